@@ -1,0 +1,102 @@
+//! The cluster map: which target holds which slot of which placement group, under a version that every data request carries.
+
+use crate::ids::{ChunkId, MapEpoch, PoolId, ServerId, TargetId};
+use crate::scheme::Scheme;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// Life of a target (docs/decisions explains the transitions):
+/// joining -> serving -> suspect -> dead, and back to serving when it reports again; draining -> removed by an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetState {
+    /// Known, not yet given any slot.
+    Joining,
+    Serving,
+    /// Silent for `SUSPECT_AFTER`: new writes avoid it, reads try it last.
+    Suspect,
+    /// Silent for `DEAD_AFTER`: its slots are to be rebuilt elsewhere.
+    Dead,
+    /// Serves what it has; takes nothing new.
+    Draining,
+    Removed,
+}
+
+impl TargetState {
+    /// Whether the target answers requests, as far as the master knows.
+    pub fn is_serving(self) -> bool {
+        matches!(self, TargetState::Joining | TargetState::Serving | TargetState::Draining)
+    }
+
+    /// Whether new shards may be put on it.
+    pub fn takes_writes(self) -> bool {
+        matches!(self, TargetState::Joining | TargetState::Serving)
+    }
+}
+
+/// A target as everybody sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    pub id: TargetId,
+    pub server: ServerId,
+    pub address: SocketAddr,
+    pub state: TargetState,
+    /// No room for new shards; deletes and reads still work.
+    pub full: bool,
+    /// Size of the disk in bytes: the weight in placement.
+    pub capacity_bytes: u64,
+    /// Failure domains and whatever else an operator says: `rack=a`, `host=b`.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Who holds a slot of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Slot {
+    /// Who is responsible now; `None` is a vacant slot.
+    pub holder: Option<TargetId>,
+    /// Who held it before, while a move is under way.
+    pub previous: Option<TargetId>,
+}
+
+/// The slots of one placement group, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Group {
+    pub slots: Vec<Slot>,
+}
+
+/// A pool and its groups. The group of a chunk is the first `prefix_bits` bits of its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    pub id: PoolId,
+    pub name: String,
+    pub scheme: Scheme,
+    pub prefix_bits: u8,
+    /// `1 << prefix_bits` of them.
+    pub groups: Vec<Group>,
+}
+
+impl Pool {
+    pub fn group_of(&self, chunk: ChunkId) -> &Group {
+        &self.groups[chunk.prefix(self.prefix_bits) as usize]
+    }
+}
+
+/// One version of the whole map.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClusterMap {
+    pub epoch: MapEpoch,
+    pub pools: Vec<Pool>,
+    /// In order of id.
+    pub targets: Vec<Target>,
+}
+
+impl ClusterMap {
+    pub fn pool(&self, id: PoolId) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.id == id)
+    }
+
+    pub fn target(&self, id: TargetId) -> Option<&Target> {
+        self.targets.binary_search_by_key(&id, |target| target.id).ok().map(|at| &self.targets[at])
+    }
+}

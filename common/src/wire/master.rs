@@ -1,0 +1,411 @@
+//! What clients and chunkservers ask of the master.
+
+use crate::attributes::{AttributeChange, Attributes, DirectoryEntry, NewInode};
+use crate::error::FsError;
+use crate::extent::{Extent, ExtentPage, NewChunk};
+use crate::ids::{DirCookie, Incarnation, Ino, MapEpoch, Sequence, ServerId, SessionId, TargetId};
+use crate::map::{ClusterMap, Pool, Target, TargetState};
+use crate::time::Timestamp;
+use crate::wire::chunkserver::TargetStatus;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// What a certificate allows its holder to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Master,
+    Chunkserver,
+    Client,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Role::Master => "master",
+            Role::Chunkserver => "chunkserver",
+            Role::Client => "client",
+        })
+    }
+}
+
+/// A request to the master.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MasterRequest {
+    // ---- anybody, without a certificate
+    /// Trades a join token for a certificate of its role over `public_key` (a DER SubjectPublicKeyInfo).
+    Join {
+        secret: Vec<u8>,
+        role: Role,
+        public_key: Vec<u8>,
+    },
+
+    // ---- clients: sessions
+    /// Registers, or comes back after a loss of contact or a restart of the master. `open` is everything the client has
+    /// open, so that the master knows which unlinked inodes must live on.
+    OpenSession {
+        previous: Option<SessionId>,
+        description: String,
+        open: Vec<Ino>,
+    },
+    /// Keeps the session alive when nothing else is sent. `closed`: inodes of which the client has closed the last descriptor.
+    Renew {
+        session: SessionId,
+        closed: Vec<Ino>,
+    },
+    CloseSession {
+        session: SessionId,
+    },
+
+    // ---- clients: the namespace, reading
+    Lookup {
+        parent: Ino,
+        name: Vec<u8>,
+    },
+    Attributes {
+        ino: Ino,
+    },
+    /// For open(2): fresh attributes and the first page of extents; the session now holds the inode open.
+    Open {
+        session: SessionId,
+        ino: Ino,
+    },
+    ReadDirectory {
+        ino: Ino,
+        after: DirCookie,
+        limit: u32,
+        with_attributes: bool,
+    },
+    ReadLink {
+        ino: Ino,
+    },
+    Extents {
+        ino: Ino,
+        offset: u64,
+        end: u64,
+    },
+    GetXattr {
+        ino: Ino,
+        name: Vec<u8>,
+    },
+    ListXattr {
+        ino: Ino,
+    },
+    /// Space and inodes of the whole cluster, for statfs.
+    Usage,
+
+    // ---- clients: the namespace, writing
+    /// Does `mutation` exactly once. `acknowledged`: every answer up to here has arrived and may be forgotten.
+    /// With `durable` the answer waits until the command is on stable storage.
+    Mutate {
+        session: SessionId,
+        sequence: Sequence,
+        acknowledged: Sequence,
+        durable: bool,
+        mutation: Mutation,
+    },
+    /// Answers when everything this session was told of is on stable storage.
+    SyncLog,
+
+    // ---- everybody
+    /// The cluster map, if it is newer than `known`.
+    Map {
+        known: MapEpoch,
+    },
+
+    // ---- chunkservers
+    /// Announces a chunkserver and its targets. The port of `address` counts; an unspecified IP is replaced by the one
+    /// the connection comes from.
+    RegisterServer {
+        address: SocketAddr,
+        incarnation: Incarnation,
+        labels: BTreeMap<String, String>,
+        targets: Vec<TargetAnnouncement>,
+    },
+    Heartbeat {
+        server: ServerId,
+        incarnation: Incarnation,
+        known: MapEpoch,
+        targets: Vec<TargetStatus>,
+    },
+
+    // ---- operators (any client certificate)
+    CreateToken {
+        role: Role,
+        lifetime_seconds: u64,
+    },
+    Status,
+}
+
+/// A data directory that a chunkserver offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetAnnouncement {
+    /// Random, written into the directory when it was first used: tells a moved disk from a new one.
+    pub uuid: [u8; 16],
+    /// The id given earlier, if any.
+    pub id: Option<TargetId>,
+    pub capacity_bytes: u64,
+}
+
+/// A change of the namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mutation {
+    /// Makes an inode and its entry. With `open`, the session holds it open. With `or_existing`, an existing regular file
+    /// of that name is the answer (open(2) with O_CREAT but without O_EXCL).
+    Create {
+        parent: Ino,
+        name: Vec<u8>,
+        inode: NewInode,
+        open: bool,
+        or_existing: bool,
+    },
+    /// O_TMPFILE: a regular file without a name, open in this session.
+    CreateUnnamed {
+        parent: Ino,
+        inode: NewInode,
+    },
+    Link {
+        ino: Ino,
+        parent: Ino,
+        name: Vec<u8>,
+    },
+    Unlink {
+        parent: Ino,
+        name: Vec<u8>,
+    },
+    RemoveDirectory {
+        parent: Ino,
+        name: Vec<u8>,
+    },
+    Rename {
+        from_parent: Ino,
+        from_name: Vec<u8>,
+        to_parent: Ino,
+        to_name: Vec<u8>,
+        mode: RenameMode,
+    },
+    /// With `size`: truncates or extends.
+    SetAttributes {
+        ino: Ino,
+        change: AttributeChange,
+    },
+    SetXattr {
+        ino: Ino,
+        name: Vec<u8>,
+        value: Vec<u8>,
+        mode: XattrMode,
+    },
+    RemoveXattr {
+        ino: Ino,
+        name: Vec<u8>,
+    },
+    /// Publishes written data of one or many files at once. Newest wins over what the extents cover.
+    Commit {
+        files: Vec<FileCommit>,
+        chunks: Vec<NewChunk>,
+    },
+    /// Turns a range into a hole. With `extend`, the file reaches at least the range's end afterwards (zero range).
+    PunchHole {
+        ino: Ino,
+        offset: u64,
+        bytes: u64,
+        extend: bool,
+    },
+    /// Shares the extents of a range with another place (copy_file_range, clone). Copies up to the source's end.
+    CopyRange {
+        from: Ino,
+        from_offset: u64,
+        to: Ino,
+        to_offset: u64,
+        bytes: u64,
+    },
+}
+
+/// Data of one file in a commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCommit {
+    pub ino: Ino,
+    /// Without overlaps. Their chunks are known to the master or in the same commit's `chunks`.
+    pub extents: Vec<Extent>,
+    /// The file reaches at least this far afterwards (max-merge).
+    pub size_at_least: u64,
+    pub mtime: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RenameMode {
+    Replace,
+    /// RENAME_NOREPLACE
+    NoReplace,
+    /// RENAME_EXCHANGE
+    Exchange,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum XattrMode {
+    Set,
+    /// XATTR_CREATE
+    Create,
+    /// XATTR_REPLACE
+    Replace,
+}
+
+/// The result of a mutation; also what is kept for a retry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MutationReply {
+    /// The entry made, linked or found; for `SetAttributes`, `PunchHole`: the inode afterwards.
+    Inode(Attributes),
+    /// `Unlink` and `RemoveDirectory`: the inode afterwards, with the links it has left.
+    Removed(Attributes),
+    Done,
+    /// `Commit`: the attributes of each file afterwards, in order; an error for a file that is gone.
+    Committed(Vec<Result<Attributes, FsError>>),
+    /// `CopyRange`: how many bytes, and the destination afterwards.
+    Copied {
+        bytes: u64,
+        to: Attributes,
+    },
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MasterReply {
+    /// DER: the new certificate, and the cluster's authority.
+    Joined {
+        certificate: Vec<u8>,
+        authority: Vec<u8>,
+        name: String,
+    },
+    Session {
+        session: SessionId,
+        cluster: [u8; 16],
+        root: Attributes,
+    },
+    Renewed {
+        epoch: MapEpoch,
+    },
+    Closed,
+    Attributes(Attributes),
+    Opened {
+        attributes: Attributes,
+        extents: ExtentPage,
+    },
+    Directory {
+        entries: Vec<DirectoryEntry>,
+        end: bool,
+    },
+    Link {
+        target: Vec<u8>,
+    },
+    Extents(ExtentPage),
+    Xattr {
+        value: Vec<u8>,
+    },
+    Xattrs {
+        names: Vec<Vec<u8>>,
+    },
+    Usage(Usage),
+    Mutated(MutationReply),
+    LogSynced,
+    Map(Option<ClusterMap>),
+    Registered {
+        server: ServerId,
+        targets: Vec<TargetId>,
+    },
+    Heartbeat {
+        epoch: MapEpoch,
+    },
+    Token {
+        token: String,
+    },
+    Status(Box<Status>),
+}
+
+/// Space and inodes of the whole cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// What can be stored in all, in bytes of file content (raw space over the default pool's overhead).
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    pub inodes: u64,
+}
+
+/// Why the master did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum MasterError {
+    /// The answer to the question.
+    #[error("{0}")]
+    Fs(#[from] FsError),
+    /// The session is unknown or was ended; open a new one.
+    #[error("session {0} is not known")]
+    NoSuchSession(SessionId),
+    /// The answer to this mutation was already acknowledged and forgotten: the client's bookkeeping is broken.
+    #[error("the answer to mutation {0} has been forgotten")]
+    Forgotten(Sequence),
+    /// The commit's chunks were put so long ago that they may have been collected; put them again.
+    #[error("the chunks were put too long ago")]
+    TicketExpired,
+    /// The commit's chunks were put under a map that is out of date; fetch the map and put them again.
+    #[error("the map is now {now}")]
+    MapMoved { now: MapEpoch },
+    #[error("{0}")]
+    TokenRefused(TokenRefusal),
+    #[error("the certificate is not one of a {needed}")]
+    Denied { needed: Role },
+    #[error("the request makes no sense: {0}")]
+    Malformed(String),
+    /// The master can't persist any more, or is shutting down; ask again later.
+    #[error("the master is not available: {0}")]
+    Unavailable(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum TokenRefusal {
+    #[error("the join token is not known to this cluster: create one with `cairn token create`")]
+    Unknown,
+    #[error("the join token has expired: create one with `cairn token create`")]
+    Expired,
+    #[error("the join token has been used already: create one with `cairn token create`")]
+    Used,
+    #[error("the join token is for another role")]
+    WrongRole,
+}
+
+/// What the head of a reply holds.
+pub type MasterAnswer = Result<MasterReply, MasterError>;
+
+/// What `cairn status` shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub cluster: [u8; 16],
+    pub epoch: MapEpoch,
+    pub master_address: SocketAddr,
+    pub pools: Vec<Pool>,
+    pub servers: Vec<ServerStatus>,
+    pub sessions: Vec<SessionStatus>,
+    pub inodes: u64,
+    pub chunks: u64,
+    pub chunk_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    pub id: ServerId,
+    pub address: SocketAddr,
+    /// The worst of its targets'.
+    pub state: TargetState,
+    /// Since the last heartbeat; `None` if there was none since the master started.
+    pub silent_ms: Option<u64>,
+    pub labels: BTreeMap<String, String>,
+    pub targets: Vec<(Target, Option<TargetStatus>)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    pub id: SessionId,
+    pub description: String,
+    pub address: Option<SocketAddr>,
+    pub silent_ms: Option<u64>,
+    pub open_inodes: u64,
+}
