@@ -1,0 +1,71 @@
+//! What the data path (readers, writers) needs of the rest of the client. Implemented by the link to the master and the
+//! pool of chunkserver connections; by fakes in tests.
+
+use bytes::Bytes;
+use cairn_common::attributes::Attributes;
+use cairn_common::error::FsError;
+use cairn_common::extent::{ExtentPage, NewChunk};
+use cairn_common::ids::{Ino, MapEpoch, TargetId};
+use cairn_common::map::ClusterMap;
+use cairn_common::time::Timestamp;
+use cairn_common::wire::chunkserver::{ChunkserverError, ChunkserverReply, ChunkserverRequest};
+use cairn_common::wire::master::FileCommit;
+use cairn_runtime::task::BoxFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why a commit was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The map moved, or the tickets are too old: put the chunks again under the present map, then commit again.
+    #[error("the chunks must be put again")]
+    PutAgain,
+    /// It can't succeed.
+    #[error("{0}")]
+    Fs(#[from] FsError),
+}
+
+/// The master, as the data path sees it. Calls wait while the master is away, up to the client's setting, then give `FsError::Io`.
+pub trait Metadata: Send + Sync {
+    /// The extents of `offset..end`, all pages gathered up to a sane bound (see `ExtentPage::more_from`).
+    fn extents(&self, ino: Ino, offset: u64, end: u64) -> BoxFuture<'_, Result<ExtentPage, FsError>>;
+    /// Publishes data, exactly once. With `durable`, it is in the master's synced log when this returns.
+    fn commit(
+        &self,
+        files: Vec<FileCommit>,
+        chunks: Vec<NewChunk>,
+        durable: bool,
+    ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>>;
+    /// Makes everything that the master has answered so far durable.
+    fn sync_log(&self) -> BoxFuture<'_, Result<(), FsError>>;
+    /// The ticket for puts: the newest time of the master that we know.
+    fn ticket(&self) -> Timestamp;
+}
+
+/// Why a chunkserver did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TargetCallError {
+    /// No connection, no answer in time, or the connection broke: try other shards.
+    #[error("{0} does not answer: {1}")]
+    Unreachable(TargetId, String),
+    #[error("{0}")]
+    Refused(#[from] ChunkserverError),
+}
+
+/// The chunkservers, as the data path sees them.
+pub trait Targets: Send + Sync {
+    /// The newest map known.
+    fn map(&self) -> Arc<ClusterMap>;
+    /// Asks the master for a map newer than `known`; returns at once with the present one if the master is away.
+    fn refresh_map(&self, known: MapEpoch) -> BoxFuture<'_, Arc<ClusterMap>>;
+    /// One request to one target, under a deadline. Connects when needed; remembers who did not answer.
+    fn call(
+        &self,
+        target: TargetId,
+        request: ChunkserverRequest,
+        body: Bytes,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<(ChunkserverReply, Bytes), TargetCallError>>;
+    /// Whether this client should avoid the target now: it failed a moment ago, or the map calls it suspect or dead.
+    fn is_avoided(&self, target: TargetId) -> bool;
+}
