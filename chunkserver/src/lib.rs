@@ -1,1 +1,20 @@
+//! The chunkserver: keeps shards of chunks on the disks of one machine.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`segment`] | files that records are appended to, and the records |
+//! | [`index`] | where each shard is: a cache of the segments |
+//! | [`target`] | one data directory: segments, index, writer, reader, recovery |
+//! | [`service`] | the role: targets behind a port, and the link to the master |
+//!
+//! A target works without the service; tests and tools open it directly.
 
+mod cache;
+pub mod index;
+pub mod segment;
+pub mod service;
+pub mod target;
+
+
+pub use service::{Serving, Settings, StartError, run};
+pub use target::{OpenError, Put, Target, TargetSettings};

@@ -277,13 +277,16 @@ pub enum MasterReply {
         authority: Vec<u8>,
         name: String,
     },
+    /// `now` is the master's wall time: the ticket of the client's next puts.
     Session {
         session: SessionId,
         cluster: [u8; 16],
         root: Attributes,
+        now: Timestamp,
     },
     Renewed {
         epoch: MapEpoch,
+        now: Timestamp,
     },
     Closed,
     Attributes(Attributes),

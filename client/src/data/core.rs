@@ -1,0 +1,143 @@
+//! What all files of a store share.
+
+use super::block_cache::BlockCache;
+use super::budget::Budget;
+use super::chunk_reader::ChunkReader;
+use super::chunk_source::ChunkSource;
+use super::chunk_writer::{ChunkWriter, PutChunks};
+use super::committer::CommitQueue;
+use super::counters::Counts;
+use super::durability::Durability;
+use super::file::FileData;
+use super::hedge::Latency;
+use super::limits::{COMMITS_IN_FLIGHT, PACK_ROUNDS_IN_FLIGHT, UNSYNCED_SHARDS_MAX};
+use super::packer::PackQueue;
+use super::proofs::ProofCache;
+use super::put_job::{Member, PutJob};
+use super::registry::FileRegistry;
+use super::settings::DataSettings;
+use super::shard_fetch::ShardFetch;
+use super::written::RunParts;
+use crate::ports::{Metadata, Targets};
+use cairn_common::error::FsError;
+use cairn_common::ids::Ino;
+use cairn_common::limits::MIB;
+use cairn_runtime::Runtime;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The parts of the data path.
+pub struct Core {
+    pub runtime: Runtime,
+    pub metadata: Arc<dyn Metadata>,
+    pub targets: Arc<dyn Targets>,
+    pub settings: DataSettings,
+    pub counts: Arc<Counts>,
+    pub budget: Budget,
+    pub files: Arc<FileRegistry>,
+    pub source: Arc<ChunkSource>,
+    pub writer: Arc<ChunkWriter>,
+    pub durability: Arc<Durability>,
+    pub pack_queue: PackQueue,
+    pub commit_queue: CommitQueue,
+    puts: Semaphore,
+    pub pack_slots: Arc<Semaphore>,
+    pub commit_slots: Arc<Semaphore>,
+}
+
+impl Core {
+    pub fn new(runtime: Runtime, metadata: Arc<dyn Metadata>, targets: Arc<dyn Targets>, settings: DataSettings) -> Self {
+        let settings = settings.within_bounds();
+        let counts = Arc::new(Counts::default());
+        let fetch = ShardFetch {
+            runtime: runtime.clone(),
+            targets: Arc::clone(&targets),
+            proofs: ProofCache::default(),
+            latency: Latency::default(),
+            counts: Arc::clone(&counts),
+        };
+        let reader = Arc::new(ChunkReader { fetch });
+        let (metadata_port, counts_port) = (Arc::clone(&metadata), Arc::clone(&counts));
+        let writer =
+            Arc::new(ChunkWriter { runtime: runtime.clone(), targets: Arc::clone(&targets), metadata: metadata_port, counts: counts_port });
+        let files = Arc::new(FileRegistry::default());
+        let durability = Arc::new(Durability::new(Arc::clone(&writer), Arc::clone(&reader), Arc::clone(&files) as _));
+        let cache = BlockCache::new(settings.block_cache_bytes);
+        Self {
+            source: Arc::new(ChunkSource::new(runtime.clone(), reader, cache, Arc::clone(&counts))),
+            budget: Budget::new(settings.write_buffer_bytes),
+            puts: Semaphore::new(settings.puts_in_flight),
+            pack_slots: Arc::new(Semaphore::new(PACK_ROUNDS_IN_FLIGHT)),
+            commit_slots: Arc::new(Semaphore::new(COMMITS_IN_FLIGHT)),
+            pack_queue: PackQueue::default(),
+            commit_queue: CommitQueue::default(),
+            runtime,
+            metadata,
+            targets,
+            settings,
+            counts,
+            files,
+            writer,
+            durability,
+        }
+    }
+
+    /// The longest chunk that a file's data is put in.
+    pub fn chunk_bytes_max(&self, ino: Ino) -> usize {
+        let pool = self.settings.pool.pool_of(ino);
+        let longest = self.targets.map().pool(pool).map_or(4 * MIB as usize, |pool| pool.scheme.chunk_bytes_max());
+        // Several must fit in memory, or writing would stand still while one is put.
+        longest.min(self.budget.total_bytes() / 4)
+    }
+
+    /// Puts a run that fills a chunk of its own.
+    pub fn put_full_run(self: &Arc<Self>, file: &Arc<FileData>, run: RunParts) {
+        let member = Member { file: Arc::clone(file), run: run.run };
+        let job = PutJob::new(run.parts, self.settings.pool.pool_of(file.ino()), false, vec![member]);
+        file.assign_run(run.run, &job, 0);
+        self.start(job, None);
+    }
+
+    /// Starts a job, unless it is under way already. `slot` is held until it has ended.
+    pub fn start(self: &Arc<Self>, job: Arc<PutJob>, slot: Option<Arc<OwnedSemaphorePermit>>) {
+        if !job.begin() {
+            return;
+        }
+        for member in &job.members {
+            member.file.put_started(member.run);
+        }
+        let core = Arc::clone(self);
+        self.runtime.spawn("put chunk", async move {
+            let result = core.put(&job, job.sync).await;
+            job.end();
+            for member in &job.members {
+                member.file.put_ended(member.run, result.clone());
+            }
+            drop(slot);
+        });
+    }
+
+    /// Puts the chunk of a job, one of a bounded number at a time.
+    pub async fn put(self: &Arc<Self>, job: &PutJob, sync: bool) -> Result<Arc<PutChunks>, FsError> {
+        let permit = self.puts.acquire().await;
+        let result = self.writer.put(job.parts.clone(), job.pool, sync).await;
+        drop(permit);
+        let chunks = Arc::new(result?);
+        if !sync {
+            let marks = self.durability.record(&chunks, job.files());
+            for member in &job.members {
+                member.file.needs_sync(&marks);
+            }
+            self.bound_unsynced();
+        }
+        Ok(chunks)
+    }
+
+    /// Syncs everything in the background when very much is unsynced.
+    fn bound_unsynced(&self) {
+        if self.durability.unsynced_shards() > UNSYNCED_SHARDS_MAX {
+            let durability = Arc::clone(&self.durability);
+            self.runtime.spawn("sync targets", async move { durability.sync_all().await });
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What the data path has done since the start.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One count.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    pub fn add(&self, number: u64) {
+        self.0.fetch_add(number, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// The counts, as they go on.
+        #[derive(Debug, Default)]
+        pub(super) struct Counts {
+            $(pub $name: Count,)*
+        }
+
+        /// The counts at one moment.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        pub struct DataCounters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counts {
+            pub fn snapshot(&self) -> DataCounters {
+                DataCounters { $($name: self.$name.get(),)* }
+            }
+        }
+    };
+}
+
+counts! {
+    /// Bytes that applications wrote.
+    written_bytes,
+    /// Bytes that applications read.
+    read_bytes,
+    /// Chunks put.
+    chunks_put,
+    /// Bytes of chunks put, before redundancy.
+    chunk_bytes_put,
+    /// Chunks put with a narrower scheme than their pool's, because targets were missing.
+    chunks_narrowed,
+    /// Shards that a target did not take.
+    shard_puts_failed,
+    /// Commits that the master took.
+    commits,
+    /// Chunks put again because the map had moved.
+    chunks_put_again,
+    /// Requests for ranges of shards.
+    shard_reads,
+    /// Shards that a target should hold and did not give.
+    shard_reads_failed,
+    /// Answers that did not match their hashes, or that the chunkserver itself called corrupt.
+    shards_corrupt,
+    /// Ranges that were decoded from other shards.
+    rebuilds,
+    /// Second requests sent because the first took long.
+    hedges,
+    /// Reads answered from the block cache, by shard range.
+    block_cache_hits,
+    /// Shards that a target lost before they were stable, and that were put again.
+    shards_restored,
+    /// Shards that were lost before they were stable.
+    shards_lost,
+}

@@ -1,0 +1,54 @@
+//! Every bound of the client outside the data path, in one place.
+
+use cairn_common::limits::{SESSION_RENEW_INTERVAL, SESSION_SILENCE_MAX};
+use std::time::Duration;
+
+/// One try of a request to the master. A request without an answer is sent again, on a new connection if the old one is silent.
+pub const TRY_LIMIT: Duration = Duration::from_secs(5);
+/// First pause before connecting or asking again; doubles up to `RETRY_PAUSE_MAX`.
+pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Mutations sent and not answered, over all callers, also those that gave up waiting. Others wait their turn.
+pub const MUTATIONS_IN_FLIGHT_MAX: usize = 1024;
+/// Closed inodes named in one renewal.
+pub const CLOSED_PER_RENEWAL_MAX: usize = 16_384;
+/// So many closed inodes are told at once instead of with the next renewal.
+pub const CLOSED_EAGER: usize = 1024;
+/// A request that does not wait for a master that is away: fetching the map, the farewell.
+pub const QUICK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Pages of extents gathered for one request of the data path.
+pub const EXTENT_PAGES_MAX: usize = 16;
+
+/// Connecting to a chunkserver. Callers wait no longer than their own limit.
+pub const TARGET_CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// A chunkserver that did not answer is asked for its state after this time; doubles up to `PROBE_PAUSE_MAX`.
+pub const PROBE_PAUSE_MIN: Duration = Duration::from_millis(500);
+pub const PROBE_PAUSE_MAX: Duration = Duration::from_secs(3);
+/// How long such a probe may take.
+pub const PROBE_LIMIT: Duration = Duration::from_secs(1);
+/// A target of a server that is alive, but that did not answer in time, is avoided for so long.
+pub const SLOW_TARGET_PAUSE: Duration = Duration::from_secs(1);
+
+/// Inodes whose attributes are remembered.
+pub const ATTRIBUTES_CACHED_MAX: usize = 65_536;
+/// Names (of files that are there or not) that are remembered.
+pub const ENTRIES_CACHED_MAX: usize = 65_536;
+/// Closed files of which is known that what is cached of them was right when they were closed.
+pub const KNOWN_VERSIONS_MAX: usize = 65_536;
+/// How old the answer to statfs may be.
+pub const USAGE_TTL: Duration = Duration::from_secs(1);
+
+/// Lookups of neighbours in a directory within `LOOKUP_STREAK_WINDOW` that make the client read ahead in it.
+pub const LOOKUP_STREAK: u32 = 3;
+pub const LOOKUP_STREAK_WINDOW: Duration = Duration::from_millis(100);
+/// Directories watched for such lookups.
+pub const LOOKUP_STREAKS_MAX: usize = 256;
+/// Entries fetched ahead at once.
+pub const LOOKUP_AHEAD_ENTRIES: u32 = 256;
+
+const _: () = {
+    // A renewal may need a second try and still come in time.
+    assert!(SESSION_RENEW_INTERVAL.as_secs() + 2 * TRY_LIMIT.as_secs() < SESSION_SILENCE_MAX.as_secs());
+    assert!(CLOSED_EAGER <= CLOSED_PER_RENEWAL_MAX);
+};

@@ -1,0 +1,415 @@
+//! Every key of every table, and the versions of their values. Keys order as their parts do, so that what is read
+//! together lies together; integers are big-endian for that reason.
+//!
+//! | table | key | value | why so |
+//! |---|---|---|---|
+//! | Inodes | ino | `Inode` | |
+//! | Dentries | parent, name | `Dentry` | one directory's names are neighbours |
+//! | DirectoryIndex | parent, cookie | `IndexEntry` | a listing is one scan, stable while names come and go |
+//! | Extents | ino, **end** offset | `ExtentRecord` | the first key above an offset is the extent that covers or follows it: one seek |
+//! | Chunks | chunk | `ChunkRecord` | |
+//! | DeadChunks | 0, died at, chunk | nothing | oldest first |
+//! | DeadChunks | 1, put before, chunk | `ChunkInfo` of shards to delete | a queue that outlives a crash |
+//! | Xattrs | ino, name | value, raw | |
+//! | Sessions | session | `SessionRecord` | |
+//! | Results | session, sequence | `StoredResult` | |
+//! | Results | session, 0 | `Progress` | sequences begin with 1 |
+//! | Orphans | 0, ino, session | nothing | who holds an inode without a name |
+//! | Orphans | 1, session, ino | nothing | what a session holds |
+//! | Tokens | hash of the secret | `TokenRecord` | |
+//! | Servers | server | `ServerRecord` | |
+//! | Targets | target | `TargetRecord` | |
+//! | Pools | 0, pool | `PoolRecord` | |
+//! | Pools | 1, pool, group | `GroupRecord` | a commit reads one group, not all |
+//! | Meta | 0 | `ClusterRecord` | |
+//! | Meta | 1 | `Counters` | |
+//! | Meta | 2, pool | `PoolUsage` | |
+//! | Meta | 3, ino | `Shrinking` | files whose extents are being removed in steps |
+//!
+//! Every value but a raw one begins with one byte: the version of its format ([`Record::VERSION`]). Keys of Meta from 0x80
+//! on are the store's own.
+
+use crate::state::record::{
+    ChunkRecord, ClusterRecord, Counters, Dentry, ExtentRecord, GroupRecord, IndexEntry, Inode, PoolRecord, PoolUsage, Progress,
+    ServerRecord, SessionRecord, Shrinking, StoredChunk, StoredResult, TargetRecord, TokenRecord,
+};
+use crate::store::tables::StoreError;
+use cairn_common::codec;
+use cairn_common::ids::{ChunkId, DirCookie, Ino, PoolId, Sequence, ServerId, SessionId, TargetId};
+use cairn_common::time::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A value of a table.
+pub trait Record: Serialize + DeserializeOwned {
+    /// What it is, for error messages.
+    const WHAT: &'static str;
+    /// The format that is written. Older ones are migrated by `decode` of the record.
+    const VERSION: u8;
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(128);
+        bytes.push(Self::VERSION);
+        postcard::to_extend(self, bytes).expect("plain data always encodes")
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        match bytes.split_first() {
+            Some((&version, rest)) if version == Self::VERSION => {
+                codec::decode(Self::WHAT, rest).map_err(|error| StoreError::Corrupt(error.to_string()))
+            }
+            Some((version, _)) => {
+                let problem = format!("{} has format {version}; this version of CairnFS knows only {}", Self::WHAT, Self::VERSION);
+                Err(StoreError::Corrupt(problem))
+            }
+            None => Err(StoreError::Corrupt(format!("{} is empty", Self::WHAT))),
+        }
+    }
+}
+
+macro_rules! records {
+    ($($record:ident, $version:literal, $what:literal;)*) => {
+        $(impl Record for $record {
+            const WHAT: &'static str = $what;
+            const VERSION: u8 = $version;
+        })*
+    };
+}
+
+records! {
+    Inode, 1, "an inode";
+    Dentry, 1, "a directory entry";
+    IndexEntry, 1, "a place in a listing";
+    ExtentRecord, 1, "an extent";
+    Shrinking, 1, "a file that shrinks";
+    StoredChunk, 1, "a queued deletion";
+    ChunkRecord, 1, "a chunk";
+    SessionRecord, 1, "a session";
+    Progress, 1, "the progress of a session";
+    StoredResult, 1, "the result of a mutation";
+    TokenRecord, 1, "a join token";
+    ServerRecord, 1, "a chunkserver";
+    TargetRecord, 1, "a target";
+    PoolRecord, 1, "a pool";
+    GroupRecord, 1, "a placement group";
+    ClusterRecord, 1, "the cluster";
+    Counters, 1, "the counters";
+    PoolUsage, 1, "the usage of a pool";
+}
+
+/// A key of a table, on the stack: the longest is an inode and a name of 255 bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    bytes: [u8; Key::BYTES_MAX],
+    len: u16,
+}
+
+impl Key {
+    const BYTES_MAX: usize = 8 + 255;
+
+    const fn new() -> Self {
+        Self { bytes: [0; Self::BYTES_MAX], len: 0 }
+    }
+
+    fn with(mut self, part: &[u8]) -> Self {
+        let start = usize::from(self.len);
+        // Names are checked before they become keys; a longer one is a bug here.
+        self.bytes[start..start + part.len()].copy_from_slice(part);
+        self.len += part.len() as u16;
+        self
+    }
+
+    fn byte(self, byte: u8) -> Self {
+        self.with(&[byte])
+    }
+
+    fn u32(self, number: u32) -> Self {
+        self.with(&number.to_be_bytes())
+    }
+
+    fn u64(self, number: u64) -> Self {
+        self.with(&number.to_be_bytes())
+    }
+
+    /// Negative times come first: the sign bit is flipped.
+    fn time(self, time: Timestamp) -> Self {
+        self.u64((time.nanos() as u64) ^ (1 << 63))
+    }
+}
+
+impl std::ops::Deref for Key {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+fn number_u64(bytes: Option<&[u8]>) -> Result<u64, StoreError> {
+    let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+    bytes.map(u64::from_be_bytes).ok_or_else(|| StoreError::Corrupt("a key is too short".to_owned()))
+}
+
+fn number_u32(bytes: Option<&[u8]>) -> Result<u32, StoreError> {
+    let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+    bytes.map(u32::from_be_bytes).ok_or_else(|| StoreError::Corrupt("a key is too short".to_owned()))
+}
+
+/// The first key that does not begin with `prefix` and comes after all that do; `None` if there is no such key.
+pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+// ---- Inodes
+
+pub fn inode(ino: Ino) -> Key {
+    Key::new().u64(ino.0)
+}
+
+pub fn parse_inode(key: &[u8]) -> Result<Ino, StoreError> {
+    number_u64(Some(key)).map(Ino)
+}
+
+// ---- Dentries
+
+/// The prefix of all names of a directory.
+pub fn dentries(parent: Ino) -> Key {
+    Key::new().u64(parent.0)
+}
+
+/// `name` is at most `NAME_BYTES_MAX` long.
+pub fn dentry(parent: Ino, name: &[u8]) -> Key {
+    dentries(parent).with(name)
+}
+
+pub fn parse_dentry(key: &[u8]) -> Result<(Ino, &[u8]), StoreError> {
+    Ok((Ino(number_u64(key.get(..8))?), &key[8..]))
+}
+
+// ---- DirectoryIndex
+
+pub fn directory_index(parent: Ino, cookie: DirCookie) -> Key {
+    Key::new().u64(parent.0).u64(cookie.0)
+}
+
+pub fn parse_directory_index(key: &[u8]) -> Result<(Ino, DirCookie), StoreError> {
+    Ok((Ino(number_u64(key.get(..8))?), DirCookie(number_u64(key.get(8..))?)))
+}
+
+// ---- Extents
+
+/// The key of the extent that ends at `end`; also the place to begin looking for those that end there or later.
+pub fn extent(ino: Ino, end: u64) -> Key {
+    Key::new().u64(ino.0).u64(end)
+}
+
+/// Above every extent of the inode: no file reaches that far.
+pub fn extents_end(ino: Ino) -> Key {
+    extent(ino, u64::MAX)
+}
+
+pub fn parse_extent(key: &[u8]) -> Result<(Ino, u64), StoreError> {
+    Ok((Ino(number_u64(key.get(..8))?), number_u64(key.get(8..))?))
+}
+
+// ---- Chunks and DeadChunks
+
+pub fn chunk(chunk: ChunkId) -> Key {
+    Key::new().with(&chunk.0)
+}
+
+pub fn parse_chunk(key: &[u8]) -> Result<ChunkId, StoreError> {
+    key.try_into().map(ChunkId).map_err(|_| StoreError::Corrupt("a chunk's key is not 32 bytes long".to_owned()))
+}
+
+const DEAD: u8 = 0;
+const DELETION: u8 = 1;
+
+pub fn dead_chunk(died: Timestamp, chunk: ChunkId) -> Key {
+    Key::new().byte(DEAD).time(died).with(&chunk.0)
+}
+
+/// Before every chunk that died at `died` or later.
+pub fn dead_chunks_from(died: Timestamp) -> Key {
+    Key::new().byte(DEAD).time(died)
+}
+
+pub fn dead_chunks_start() -> Key {
+    Key::new().byte(DEAD)
+}
+
+pub fn deletion(put_before: Timestamp, chunk: ChunkId) -> Key {
+    Key::new().byte(DELETION).time(put_before).with(&chunk.0)
+}
+
+pub fn deletions_start() -> Key {
+    Key::new().byte(DELETION)
+}
+
+/// The time and the chunk of either kind of row.
+pub fn parse_dead_chunk(key: &[u8]) -> Result<(Timestamp, ChunkId), StoreError> {
+    let nanos = number_u64(key.get(1..9))? ^ (1 << 63);
+    Ok((Timestamp::from_nanos(nanos as i64), parse_chunk(&key[9..])?))
+}
+
+// ---- Xattrs
+
+pub fn xattrs(ino: Ino) -> Key {
+    Key::new().u64(ino.0)
+}
+
+/// `name` is at most `XATTR_NAME_BYTES_MAX` long.
+pub fn xattr(ino: Ino, name: &[u8]) -> Key {
+    xattrs(ino).with(name)
+}
+
+pub fn parse_xattr(key: &[u8]) -> Result<(Ino, &[u8]), StoreError> {
+    parse_dentry(key)
+}
+
+// ---- Sessions and Results
+
+pub fn session(session: SessionId) -> Key {
+    Key::new().u64(session.0)
+}
+
+pub fn parse_session(key: &[u8]) -> Result<SessionId, StoreError> {
+    number_u64(Some(key)).map(SessionId)
+}
+
+pub fn progress(session: SessionId) -> Key {
+    result(session, Sequence(0))
+}
+
+pub fn result(session: SessionId, sequence: Sequence) -> Key {
+    Key::new().u64(session.0).u64(sequence.0)
+}
+
+pub fn parse_result(key: &[u8]) -> Result<(SessionId, Sequence), StoreError> {
+    Ok((SessionId(number_u64(key.get(..8))?), Sequence(number_u64(key.get(8..))?)))
+}
+
+// ---- Orphans
+
+const BY_INODE: u8 = 0;
+const BY_SESSION: u8 = 1;
+
+pub fn orphan(ino: Ino, session: SessionId) -> Key {
+    orphan_holders(ino).u64(session.0)
+}
+
+pub fn orphan_holders(ino: Ino) -> Key {
+    Key::new().byte(BY_INODE).u64(ino.0)
+}
+
+pub fn orphans_start() -> Key {
+    Key::new().byte(BY_INODE)
+}
+
+pub fn parse_orphan(key: &[u8]) -> Result<(Ino, SessionId), StoreError> {
+    Ok((Ino(number_u64(key.get(1..9))?), SessionId(number_u64(key.get(9..))?)))
+}
+
+pub fn held(session: SessionId, ino: Ino) -> Key {
+    held_by(session).u64(ino.0)
+}
+
+pub fn held_by(session: SessionId) -> Key {
+    Key::new().byte(BY_SESSION).u64(session.0)
+}
+
+pub fn held_start() -> Key {
+    Key::new().byte(BY_SESSION)
+}
+
+pub fn parse_held(key: &[u8]) -> Result<(SessionId, Ino), StoreError> {
+    Ok((SessionId(number_u64(key.get(1..9))?), Ino(number_u64(key.get(9..))?)))
+}
+
+// ---- Tokens, Servers, Targets, Pools
+
+pub fn token(secret: &[u8; 32]) -> Key {
+    Key::new().with(secret)
+}
+
+pub fn server(server: ServerId) -> Key {
+    Key::new().u32(server.0)
+}
+
+pub fn parse_server(key: &[u8]) -> Result<ServerId, StoreError> {
+    number_u32(Some(key)).map(ServerId)
+}
+
+pub fn target(target: TargetId) -> Key {
+    Key::new().u32(target.0)
+}
+
+pub fn parse_target(key: &[u8]) -> Result<TargetId, StoreError> {
+    number_u32(Some(key)).map(TargetId)
+}
+
+const POOL: u8 = 0;
+const GROUP: u8 = 1;
+
+pub fn pools_start() -> Key {
+    Key::new().byte(POOL)
+}
+
+pub fn pool(pool: PoolId) -> Key {
+    pools_start().u32(pool.0)
+}
+
+pub fn parse_pool(key: &[u8]) -> Result<PoolId, StoreError> {
+    number_u32(key.get(1..)).map(PoolId)
+}
+
+pub fn groups(pool: PoolId) -> Key {
+    Key::new().byte(GROUP).u32(pool.0)
+}
+
+pub fn group(pool: PoolId, group: u32) -> Key {
+    groups(pool).u32(group)
+}
+
+// ---- Meta
+
+pub fn cluster() -> Key {
+    Key::new().byte(0)
+}
+
+pub fn counters() -> Key {
+    Key::new().byte(1)
+}
+
+pub fn pool_usage(pool: PoolId) -> Key {
+    pool_usages().u32(pool.0)
+}
+
+pub fn pool_usages() -> Key {
+    Key::new().byte(2)
+}
+
+pub fn parse_pool_usage(key: &[u8]) -> Result<PoolId, StoreError> {
+    number_u32(key.get(1..)).map(PoolId)
+}
+
+pub fn shrinking(ino: Ino) -> Key {
+    shrinking_start().u64(ino.0)
+}
+
+pub fn shrinking_start() -> Key {
+    Key::new().byte(3)
+}
+
+pub fn parse_shrinking(key: &[u8]) -> Result<Ino, StoreError> {
+    number_u64(key.get(1..)).map(Ino)
+}

@@ -1,0 +1,149 @@
+//! The commands of the state machine: everything that may change the tables, as the log keeps it.
+//!
+//! A command holds all that its outcome depends on besides the tables. Time comes with it ([`Stamped::at`], which the
+//! service must never let run backwards), fresh numbers come from its place in the log and from counters in the tables.
+//! Commands are stored in the log, so variants and fields are only ever added at the end.
+
+use cairn_common::attributes::Owner;
+use cairn_common::ids::{ChunkId, Incarnation, Ino, PoolId, Sequence, ServerId, SessionId, TargetId};
+use cairn_common::map::TargetState;
+use cairn_common::scheme::Scheme;
+use cairn_common::time::Timestamp;
+use cairn_common::wire::master::{Mutation, Role, TargetAnnouncement};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// A command and the time at which the master took it in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamped {
+    pub at: Timestamp,
+    pub command: Command,
+}
+
+/// One change of the state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// The first command of a cluster: its identity, its default pool and the root directory.
+    Initialise(NewCluster),
+
+    /// A client registers or comes back. If `previous` is known it goes on, with its results; what it has open no longer
+    /// (all its orphans that `open` does not name) is let go.
+    OpenSession {
+        previous: Option<SessionId>,
+        description: String,
+        open: Vec<Ino>,
+    },
+    /// The session is over: its results and the orphans that only it held are removed. Answers `Again` while there is more.
+    EndSession {
+        session: SessionId,
+    },
+    /// The session has opened inodes that have no name any more: they live until it lets go of them.
+    Hold {
+        session: SessionId,
+        inodes: Vec<Ino>,
+    },
+    /// The session has closed its last descriptor of these inodes. Only those that have no name matter.
+    DropHolders {
+        session: SessionId,
+        inodes: Vec<Ino>,
+    },
+    /// A client's change of the namespace, done exactly once. `holders` are the sessions that have the inode open that
+    /// the mutation may remove (`read::doomed` names it); after a restart of the master also all known sessions that have
+    /// not come back yet, for nobody knows what they have open.
+    Mutate {
+        session: SessionId,
+        sequence: Sequence,
+        acknowledged: Sequence,
+        holders: Vec<SessionId>,
+        mutation: Mutation,
+    },
+
+    /// Removes the next part of the extents of a file that was truncated or removed. Answers `Again` while there is more.
+    Shrink {
+        ino: Ino,
+    },
+    /// Forgets chunks that nothing has referred to for the grace period, and queues the deletion of their shards.
+    ForgetChunks {
+        chunks: Vec<ChunkId>,
+    },
+    /// The shards of these queued deletions are gone.
+    DeletionsDone {
+        deletions: Vec<(Timestamp, ChunkId)>,
+    },
+
+    CreateToken {
+        /// BLAKE3 of the secret.
+        secret: [u8; 32],
+        role: Role,
+        expires: Timestamp,
+    },
+    /// `public_key` is the BLAKE3 of the joiner's key: the same key may come again, for the answer may have been lost.
+    UseToken {
+        secret: [u8; 32],
+        role: Role,
+        public_key: [u8; 32],
+    },
+
+    /// A chunkserver announces itself. `name` is the one in its certificate, which tells it from all others.
+    RegisterServer {
+        name: String,
+        address: SocketAddr,
+        incarnation: Incarnation,
+        labels: BTreeMap<String, String>,
+        targets: Vec<TargetAnnouncement>,
+    },
+    ChangeTargets {
+        changes: Vec<TargetChange>,
+    },
+    /// Recomputes who holds the slots of every pool.
+    Place {
+        scope: PlacementScope,
+    },
+    /// The holders of these slots (pool, group, slot) have all that belongs there: the previous holders are forgotten.
+    SettleSlots {
+        slots: Vec<(PoolId, u32, u8)>,
+    },
+}
+
+/// What `Initialise` needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewCluster {
+    pub cluster: [u8; 16],
+    pub pool_name: String,
+    pub scheme: Scheme,
+    /// The pool has `1 << prefix_bits` placement groups; at most [`PREFIX_BITS_MAX`].
+    pub prefix_bits: u8,
+    pub root_owner: Owner,
+    /// Decides ties in placement.
+    pub placement_seed: u64,
+}
+
+/// Most placement groups of a pool, as a power of two: 4096 groups of 20 slots are a map that fits a message.
+pub const PREFIX_BITS_MAX: u8 = 12;
+
+/// What has become of a target; `None` leaves a field as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetChange {
+    pub target: TargetId,
+    pub state: Option<TargetState>,
+    pub full: Option<bool>,
+    pub capacity_bytes: Option<u64>,
+}
+
+/// Which slots `Place` may touch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlacementScope {
+    /// Slots that are vacant or whose holder is dead, draining or removed. Pools without any chunk are placed anew.
+    Vacant,
+    /// All, to even out the load. Moves data.
+    All,
+}
+
+/// What the service must do after a server registered, or who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    pub server: ServerId,
+    /// One per announcement, in order.
+    pub targets: Vec<TargetId>,
+}

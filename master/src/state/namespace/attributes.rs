@@ -1,0 +1,42 @@
+//! chmod, chown, utimensat, truncate. POSIX: ctime changes; a new size also changes mtime. Truncation drops what lies beyond; a
+//! larger size is a hole. Which bits a chown or a write clears is decided by the client's kernel, which asks for it.
+
+use crate::state::edit::Edit;
+use crate::state::namespace::shrink;
+use crate::state::outcome::Attempt;
+use cairn_common::attributes::{AttributeChange, TimeChange};
+use cairn_common::error::FsError;
+use cairn_common::ids::Ino;
+use cairn_common::limits::FILE_BYTES_MAX;
+use cairn_common::time::Timestamp;
+use cairn_common::wire::master::MutationReply;
+
+pub fn set_attributes(edit: &mut Edit<'_, '_>, ino: Ino, change: &AttributeChange) -> Attempt<MutationReply> {
+    let mut inode = match change.size {
+        Some(_) => edit.regular(ino)?,
+        None => edit.inode(ino)?,
+    };
+    let now = edit.at;
+    if let Some(size) = change.size {
+        if size > FILE_BYTES_MAX {
+            return Err(FsError::FileTooLarge.into());
+        }
+        shrink::truncate(edit, ino, &mut inode, size)?;
+        inode.mtime = now;
+    }
+    inode.mode = change.mode.map_or(inode.mode, |mode| mode & 0o7777);
+    inode.uid = change.uid.unwrap_or(inode.uid);
+    inode.gid = change.gid.unwrap_or(inode.gid);
+    inode.atime = change.atime.map_or(inode.atime, |atime| moment(atime, now));
+    inode.mtime = change.mtime.map_or(inode.mtime, |mtime| moment(mtime, now));
+    inode.ctime = change.ctime.unwrap_or(now);
+    edit.put_inode(ino, &mut inode);
+    Ok(MutationReply::Inode(inode.attributes(ino)))
+}
+
+fn moment(change: TimeChange, now: Timestamp) -> Timestamp {
+    match change {
+        TimeChange::Now => now,
+        TimeChange::At(time) => time,
+    }
+}

@@ -1,0 +1,295 @@
+"""The measurements of scripts/bench. Each system is a directory to work in, a way to drop its caches, and its processes."""
+
+import argparse
+import io
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+FIO_SECONDS = 6
+
+
+def run(*command, **options):
+    return subprocess.run([str(word) for word in command], check=True, **options)
+
+
+def drop_kernel_caches():
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3\n")
+
+
+class System:
+    name = "?"
+
+    def cold(self):
+        """Forgets everything that was cached, in the kernel and in the client."""
+        drop_kernel_caches()
+
+    def processes(self):
+        """(role, pid) of each daemon."""
+        return []
+
+    def stop(self):
+        pass
+
+
+class Local(System):
+    name = "local"
+
+    def __init__(self, work):
+        self.directory = work / "local"
+        self.directory.mkdir()
+
+
+class Cairn(System):
+    name = "CairnFS 4+2"
+
+    def __init__(self, work):
+        self.data, self.directory = work / "cluster", work / "mount"
+        run(PROJECT / "scripts/dev-cluster", "up", "--data", self.data, "--mount", self.directory)
+
+    def processes(self):
+        lines = (self.data / "processes").read_text().splitlines()
+        return [(line.split()[0], int(line.split()[1])) for line in lines]
+
+    def cold(self):
+        drop_kernel_caches()
+        pid = next(pid for role, pid in self.processes() if role == "mount")
+        run(PROJECT / "scripts/dev-cluster", "restart", "--data", self.data, pid, stdout=subprocess.DEVNULL)
+
+    def stop(self):
+        run(PROJECT / "scripts/dev-cluster", "down", "--data", self.data)
+
+
+class Gluster(System):
+    name = "Gluster 4+2"
+
+    def __init__(self, work):
+        if not shutil.which("glusterd"):
+            run("apt-get", "update", "-qq")
+            run("apt-get", "install", "-y", "-qq", "glusterfs-server", "glusterfs-client", stdout=subprocess.DEVNULL)
+        self.host = subprocess.check_output(["hostname"], text=True).strip()
+        self.bricks, self.directory = work / "bricks", work / "gluster"
+        self.directory.mkdir()
+        subprocess.run(["glusterd"], check=False)
+        time.sleep(3)
+        bricks = [f"{self.host}:{self.bricks}/{number}" for number in range(1, 7)]
+        for number in range(1, 7):
+            (self.bricks / str(number)).mkdir(parents=True)
+        run("gluster", "--mode=script", "volume", "create", "cairnpeer", "disperse", 6, "redundancy", 2, *bricks, "force", stdout=subprocess.DEVNULL)
+        run("gluster", "--mode=script", "volume", "start", "cairnpeer", stdout=subprocess.DEVNULL)
+        self.mount()
+
+    def mount(self):
+        run("mount", "-t", "glusterfs", f"{self.host}:/cairnpeer", self.directory)
+
+    def cold(self):
+        run("umount", self.directory)
+        drop_kernel_caches()
+        self.mount()
+
+    def processes(self):
+        found = subprocess.run(["pgrep", "-x", "glusterfs|glusterfsd|glusterd"], capture_output=True, text=True).stdout.split()
+        return [("gluster", int(pid)) for pid in found]
+
+    def stop(self):
+        subprocess.run(["umount", "-l", str(self.directory)], check=False)
+        for verb in ("stop", "delete"):
+            subprocess.run(["gluster", "--mode=script", "volume", verb, "cairnpeer"], stdout=subprocess.DEVNULL, check=False)
+        subprocess.run(["pkill", "-x", "glusterd"], check=False)
+
+
+def fio(directory, name, **options):
+    job = {"directory": directory, "name": name, "output-format": "json", "group_reporting": 1, "fallocate": "none", **options}
+    words = [f"--{key}={value}" for key, value in job.items()]
+    output = subprocess.run(["fio", *words], check=True, capture_output=True, text=True).stdout
+    result = json.loads(output[output.index("{"):])["jobs"][0]
+    side = "read" if "read" in options["rw"] else "write"
+    return result[side]
+
+
+def megabytes(result):
+    return result["bw_bytes"] / (1 << 20)
+
+
+def per_second(count, work):
+    started = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - started)
+
+
+class Bench:
+    """One system under measurement. Every method returns (row, unit, value) triples."""
+
+    def __init__(self, system, options):
+        self.system, self.options = system, options
+        self.directory = system.directory
+
+    def sequential(self):
+        size = f"{self.options.size_mib}m"
+        target = {"filename": "sequential", "size": size, "bs": "1m", "ioengine": "psync"}
+        write = fio(self.directory, "w", rw="write", end_fsync=1, **target)
+        yield "sequential write 1 MiB, end_fsync", "MiB/s", megabytes(write)
+        self.system.cold()
+        yield "sequential read 1 MiB, cold", "MiB/s", megabytes(fio(self.directory, "r", rw="read", **target))
+        yield "sequential read 1 MiB, warm", "MiB/s", megabytes(fio(self.directory, "r", rw="read", **target))
+
+    def random_read(self):
+        target = {"filename": "sequential", "size": f"{self.options.size_mib}m", "bs": "4k", "rw": "randread", "time_based": 1, "runtime": FIO_SECONDS}
+        for row, extra in [
+            ("random read 4 KiB, depth 1, cold", {"ioengine": "psync"}),
+            ("random read 4 KiB, 4 jobs, cold", {"ioengine": "psync", "numjobs": 4}),
+            ("random read 4 KiB, depth 16 direct", {"ioengine": "libaio", "iodepth": 16, "direct": 1}),
+        ]:
+            self.system.cold()
+            yield row, "IOPS", fio(self.directory, "rr", **target, **extra)["iops"]
+
+    def random_write(self):
+        target = {"filename": "random", "size": "256m", "bs": "4k", "rw": "randwrite", "ioengine": "psync"}
+        yield "random write 4 KiB, end_fsync", "IOPS", self.write_rate({**target, "io_size": "64m", "end_fsync": 1})
+        yield "random write 4 KiB, fsync=1", "IOPS", fio(self.directory, "rw", **target, fsync=1, time_based=1, runtime=FIO_SECONDS)["iops"]
+
+    def write_rate(self, job):
+        # fio does not count the final fsync in its rate: take the wall clock over all of it.
+        fio(self.directory, "lay", rw="write", bs="1m", filename=job["filename"], size=job["size"], ioengine="psync", end_fsync=1)
+        count = (64 << 20) // 4096
+        return per_second(count, lambda: fio(self.directory, "rw", **job))
+
+    def metadata(self):
+        base, count = self.directory / "meta", self.options.files
+        base.mkdir()
+        names = [base / f"f{number}" for number in range(count)]
+        yield "create", "files/s", per_second(count, lambda: [os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY)) for name in names])
+        self.system.cold()
+        yield "stat, cold", "files/s", per_second(count, lambda: [os.stat(name) for name in names])
+        self.system.cold()
+        yield "ls -l, cold", "entries/s", per_second(count, lambda: run("ls", "-l", base, stdout=subprocess.DEVNULL))
+        renamed = [base / f"r{number}" for number in range(count)]
+        yield "rename", "files/s", per_second(count, lambda: [os.rename(old, new) for old, new in zip(names, renamed)])
+        yield "unlink", "files/s", per_second(count, lambda: [os.unlink(name) for name in renamed])
+        base.rmdir()
+
+    def small_files(self):
+        base, count = self.directory / "small", self.options.files
+        base.mkdir()
+        content = os.urandom(4096)
+
+        def write(prefix, sync, number):
+            descriptor = os.open(base / f"{prefix}{number}", os.O_CREAT | os.O_WRONLY)
+            os.write(descriptor, content[number % 64:])
+            if sync:
+                os.fsync(descriptor)
+            os.close(descriptor)
+
+        def write_all():
+            for number in range(count):
+                write("a", False, number)
+            os.sync()
+
+        yield "4 KiB files written", "files/s", per_second(count, write_all)
+        synced = max(count // 5, 1)
+        yield "4 KiB files written, fsync each", "files/s", per_second(synced, lambda: [write("s", True, number) for number in range(synced)])
+        self.system.cold()
+        yield "4 KiB files read, cold", "files/s", per_second(count, lambda: [(base / f"a{number}").read_bytes() for number in range(count)])
+        shutil.rmtree(base)
+
+    def untar(self):
+        archive = io.BytesIO()
+        count = max(self.options.files // 2, 1)
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for number in range(count):
+                info = tarfile.TarInfo(f"tree/{number % 97}/{number}.txt")
+                info.size = 200 + (number * 7919) % 12000
+                tar.addfile(info, io.BytesIO(os.urandom(info.size)))
+        tar_file = Path(tempfile.gettempdir()) / f"cairn-bench-{os.getpid()}.tar"
+        tar_file.write_bytes(archive.getvalue())
+        base = self.directory / "untar"
+        base.mkdir()
+        try:
+            yield "untar", "files/s", per_second(count, lambda: (run("tar", "xf", tar_file, "-C", base), os.sync()))
+        finally:
+            tar_file.unlink()
+            shutil.rmtree(base)
+
+    PARTS = {"sequential": sequential, "random_read": random_read, "random_write": random_write, "metadata": metadata, "small_files": small_files, "untar": untar}
+
+
+def usage(system):
+    """CPU seconds and peak resident memory per role, of the processes alive now."""
+    roles = {}
+    tick = os.sysconf("SC_CLK_TCK")
+    for role, pid in system.processes():
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            peak = next(int(line.split()[1]) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+        except (OSError, StopIteration):
+            continue
+        cpu, memory, count = roles.get(role, (0.0, 0, 0))
+        roles[role] = (cpu + (int(fields[11]) + int(fields[12])) / tick, max(memory, peak // 1024), count + 1)
+    return roles
+
+
+def warm_memory():
+    """The host backs memory at first touch only, and slowly: touch some before anything is measured."""
+    block = bytearray(2 << 30)
+    block[::4096] = b"x" * (len(block) // 4096)
+
+
+def measure(system_class, options):
+    work = Path(tempfile.mkdtemp(prefix="cairn-bench-"))
+    values = {}
+    system = None
+    try:
+        system = system_class(work)
+        for number in range(options.runs):
+            bench = Bench(system, options)
+            for name, part in Bench.PARTS.items():
+                if options.only and name not in options.only.split(","):
+                    continue
+                print(f"  {system.name}: {name}, run {number + 1} of {options.runs}", file=sys.stderr)
+                for row, unit, value in part(bench):
+                    values.setdefault((row, unit), []).append(value)
+            for leftover in ("sequential", "random"):
+                (system.directory / leftover).unlink(missing_ok=True)
+        return {key: statistics.median(found) for key, found in values.items()}, usage(system), system.name
+    finally:
+        if system:
+            system.stop()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--peer", default="")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--size-mib", type=int, default=1024)
+    parser.add_argument("--files", type=int, default=10000)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    warm_memory()
+    ours, roles, name = measure(Cairn, options)
+    peers = {"local": Local, "gluster": Gluster}
+    theirs, _, peer_name = measure(peers[options.peer], options) if options.peer else ({}, {}, "")
+    print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPUs, medians of {options.runs} run(s), {options.size_mib} MiB, {options.files} files")
+    print(f"\n| row | unit | {name} |" + (f" {peer_name} | ratio |" if theirs else ""))
+    print("|---|---|---|" + ("---|---|" if theirs else ""))
+    for (row, unit), value in ours.items():
+        line = f"| {row} | {unit} | {value:,.0f} |"
+        if (row, unit) in theirs:
+            peer = theirs[(row, unit)]
+            line += f" {peer:,.0f} | {value / peer:.2f} |"
+        print(line)
+    print("\n| role | processes | CPU s | peak MiB of the largest |\n|---|---|---|---|")
+    for role, (cpu, memory, count) in roles.items():
+        print(f"| {role} | {count} | {cpu:.1f} | {memory} |")
+
+
+main()
