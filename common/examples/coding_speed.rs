@@ -18,7 +18,8 @@ fn main() {
     let parity = erasure::encode(layout, &chunk);
     let sources: Vec<(u8, &[u8])> = (1..).zip(shards[1..].iter().copied().chain(parity.iter().map(|shard| &shard[..]))).collect();
     let blocks = hash_tree::data_shard_tree(layout, 0, shards[0]).blocks;
-    let targets: Vec<_> = (0..100).map(|id| placement::PlacementTarget { id: TargetId(id), weight: 1, domains: vec![format!("host{id}")] }).collect();
+    let targets: Vec<_> =
+        (0..100).map(|id| placement::PlacementTarget { id: TargetId(id), weight: 1, domains: vec![format!("host{id}")] }).collect();
     for _ in 0..rounds {
         match what.as_str() {
             "encode" => drop(black_box(erasure::encode(layout, &chunk))),

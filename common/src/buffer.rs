@@ -138,7 +138,8 @@ impl Pool {
         self.classes[class].push(pages);
         let mut evicted = Vec::new();
         while self.retained_bytes > RETAINED_BYTES_MAX {
-            let Some(freed) = (0..CLASSES).max_by_key(|&class| self.classes[class].len() << class).and_then(|class| self.take(class)) else {
+            let Some(freed) = (0..CLASSES).max_by_key(|&class| self.classes[class].len() << class).and_then(|class| self.take(class))
+            else {
                 break;
             };
             evicted.push(freed);

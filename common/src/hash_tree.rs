@@ -232,14 +232,18 @@ fn merge(hashes: &[Hash], root: bool) -> Hash {
     let left_len = hashes.len().next_power_of_two() / 2;
     let (left, right) = hashes.split_at(left_len);
     let (left, right) = (merge(left, false).0, merge(right, false).0);
-    if root { Hash(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()) } else { Hash(merge_subtrees_non_root(&left, &right, Mode::Hash)) }
+    if root {
+        Hash(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes())
+    } else {
+        Hash(merge_subtrees_non_root(&left, &right, Mode::Hash))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        HashError, all_blocks, block_count, chunk_id, data_blocks_of, data_shard_tree, merge_blocks, merge_shards, parity_hash, verify_blocks,
-        verify_header, verify_proof,
+        HashError, all_blocks, block_count, chunk_id, data_blocks_of, data_shard_tree, merge_blocks, merge_shards, parity_hash,
+        verify_blocks, verify_header, verify_proof,
     };
     use crate::ids::{ChunkId, Hash};
     use crate::limits::{BLOCK_BYTES, CHUNK_BYTES_MAX};
@@ -293,7 +297,12 @@ mod tests {
         let parity_hashes = vec![Hash([0; 32]); if scheme.is_copies() { 0 } else { scheme.parity_shards().into() }];
         for index in (0..scheme.shards()).filter(|index| layout.is_stored(*index)) {
             let key = ShardKey { chunk: id, scheme, index };
-            let header = ShardHeader { key, chunk_bytes: layout.chunk_bytes(), data_hashes: data_hashes.clone(), parity_hashes: parity_hashes.clone() };
+            let header = ShardHeader {
+                key,
+                chunk_bytes: layout.chunk_bytes(),
+                data_hashes: data_hashes.clone(),
+                parity_hashes: parity_hashes.clone(),
+            };
             verify_header(&header).unwrap();
         }
     }

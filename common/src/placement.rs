@@ -297,7 +297,8 @@ impl<'a> Plan<'a> {
     /// A number that looks random and depends on the seed, the group and the target alone.
     fn draw(&self, group: usize, target: u32) -> u64 {
         // The finaliser of splitmix64.
-        let mut word = self.seed ^ (group as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(target).wrapping_mul(0xd1b5_4a32_d192_ed03);
+        let mut word =
+            self.seed ^ (group as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(target).wrapping_mul(0xd1b5_4a32_d192_ed03);
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         word ^ (word >> 31)
@@ -442,9 +443,8 @@ impl<'a> Plan<'a> {
     /// Lets the new holders of a group change places where that evens out how often a target has each position.
     fn arrange(&mut self) {
         for group in 0..self.groups() {
-            let free = |plan: &Self, slot: &usize| {
-                plan.holders[*slot].is_none_or(|target| !plan.is_kept(*slot) && !plan.is_return(*slot, target))
-            };
+            let free =
+                |plan: &Self, slot: &usize| plan.holders[*slot].is_none_or(|target| !plan.is_kept(*slot) && !plan.is_return(*slot, target));
             let free: Vec<usize> = self.range(group).filter(|slot| free(self, slot)).collect();
             for (at, first) in free.iter().enumerate() {
                 for second in &free[at + 1..] {

@@ -6,6 +6,7 @@ use std::{fmt, ops::Range, str::FromStr};
 
 /// `k+m`: k data shards and m parity shards. `1+2` is three copies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "(u8, u8)", into = "(u8, u8)")]
 pub struct Scheme {
     data: u8,
     parity: u8,
@@ -55,6 +56,21 @@ impl Scheme {
     /// How a chunk of `chunk_bytes` (1 or more) is cut.
     pub fn layout(self, chunk_bytes: u32) -> ChunkLayout {
         ChunkLayout::new(self, chunk_bytes)
+    }
+}
+
+/// What comes from a disk or a socket is a scheme only if it could have been made by `new`.
+impl TryFrom<(u8, u8)> for Scheme {
+    type Error = SchemeError;
+
+    fn try_from((data, parity): (u8, u8)) -> Result<Self, Self::Error> {
+        Self::new(data, parity)
+    }
+}
+
+impl From<Scheme> for (u8, u8) {
+    fn from(scheme: Scheme) -> Self {
+        (scheme.data, scheme.parity)
     }
 }
 
@@ -138,5 +154,31 @@ impl ChunkLayout {
     /// Whether shard `index` exists on a disk at all.
     pub fn is_stored(self, index: u8) -> bool {
         self.stored_bytes(index) > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Scheme;
+    use crate::codec::{decode, encode};
+
+    #[test]
+    fn impossible_schemes_do_not_decode() {
+        let scheme = Scheme::new(4, 2).unwrap();
+        assert_eq!(encode(&scheme), [4, 2]);
+        assert_eq!(decode::<Scheme>("a scheme", &[4, 2]), Ok(scheme));
+        for wrong in [[0, 2], [17, 2], [4, 5]] {
+            assert!(decode::<Scheme>("a scheme", &wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn schemes_are_written_as_they_are_read() {
+        for text in ["4+2", "1+2", "16+4", "2+0"] {
+            assert_eq!(text.parse::<Scheme>().unwrap().to_string(), text);
+        }
+        for wrong in ["", "4", "4+", "+2", "0+1", "4+5", "4+2+1", "-1+2"] {
+            assert!(wrong.parse::<Scheme>().is_err(), "{wrong}");
+        }
     }
 }
