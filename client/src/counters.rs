@@ -1,6 +1,21 @@
 //! What the client has done since the start, for tests and for `cairn status`.
 
-pub use crate::data::counters::{Count, DataCounters};
+pub use crate::data::DataCounters;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One count.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    pub fn add(&self, number: u64) {
+        self.0.fetch_add(number, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// The counts, as they go on.
 #[derive(Debug, Default)]

@@ -1,1 +1,8 @@
+//! The master: it keeps the namespace, and knows who takes part in the cluster.
+//!
+//! - [`state`]: a deterministic state machine, `apply(command) -> outcome` over ordered tables; its keys are in [`keys`].
+//! - [`store`]: those tables on a disk: a command log, and a memtable over redb behind it.
+
+pub mod keys;
+pub mod state;
 pub mod store;

@@ -1,33 +1,41 @@
 //! What the network of the real machine does over loopback: throughput of 1 MiB bodies and latency of small calls.
 //!
-//! `cargo run --release -p cairn-runtime --example quic_bench` runs client and server as two role threads of one process.
+//! `cargo run --release -p cairn-runtime --example quic_bench [SPIN_US]` runs client and server as two role
+//! threads of one process, which spin for so long before they park.
+
 use bytes::Bytes;
 use cairn_common::wire::master::Role;
 use cairn_runtime::Runtime;
 use cairn_runtime::network::{Connection, Credentials, Identity, IncomingCall, Message, Trust};
 use cairn_runtime::pki::{Authority, generate_key};
-use cairn_runtime::real::run_role;
+use cairn_runtime::real::{RoleSettings, run_role_with};
 use futures_util::future::join_all;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 const BODY_BYTES: usize = 1 << 20;
-const RUN: Duration = Duration::from_secs(3);
-const ROUNDS: usize = 3;
+const RUN: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 1;
 
 fn main() {
     let (send_address, receive_address) = std::sync::mpsc::channel();
     let (credentials_send, credentials_receive) = std::sync::mpsc::channel();
-    let server = run_role("server", move |runtime| async move {
+    let settings = RoleSettings { spin: spin() };
+    let server = run_role_with(settings, "server", move |runtime| async move {
         let authority = Authority::create(runtime.wall()).unwrap();
         credentials_send.send(credentials(&runtime, &authority, Role::Client)).unwrap();
         serve(runtime.clone(), credentials(&runtime, &authority, Role::Chunkserver), send_address).await;
     });
     let (address, credentials) = (receive_address.recv().unwrap(), credentials_receive.recv().unwrap());
-    let client = run_role("client", move |runtime| measure(runtime, credentials, address));
+    let client = run_role_with(settings, "client", move |runtime| measure(runtime, credentials, address));
     client.unwrap().join().unwrap();
     drop(server);
+}
+
+fn spin() -> Duration {
+    let micros = std::env::args().nth(1).map(|argument| argument.parse().expect("the argument is how long to spin, in us"));
+    Duration::from_micros(micros.unwrap_or(0))
 }
 
 fn credentials(runtime: &Runtime, authority: &Authority, role: Role) -> Credentials {

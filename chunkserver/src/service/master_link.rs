@@ -88,6 +88,7 @@ impl MasterLink {
             self.note_success(server);
             let refusal = self.report(connection, server).await?;
             tracing::info!("the master does not know us any more ({refusal}): registering again");
+            self.shared.runtime.sleep(PAUSE_MIN).await;
         }
     }
 

@@ -45,10 +45,6 @@ impl BlockCache {
         Self { bytes_max, entries: Mutex::default() }
     }
 
-    pub fn bytes_max(&self) -> usize {
-        self.bytes_max
-    }
-
     /// The bytes of `range` of a chunk, in one or more pieces in order; `None` if any is missing.
     pub fn get(&self, chunk: ChunkId, range: Range<u32>) -> Option<Vec<Bytes>> {
         let mut entries = self.entries.lock();
@@ -151,7 +147,7 @@ mod tests {
             assert!(cache.get(CHUNK, 0..4096).is_some(), "after {number}");
         }
         assert!(cache.get(CHUNK, 4096..8192).is_none());
-        assert!(cache.entries.lock().bytes <= cache.bytes_max());
+        assert!(cache.entries.lock().bytes <= cache.bytes_max);
     }
 
     proptest! {

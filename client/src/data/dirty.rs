@@ -50,10 +50,6 @@ pub struct DirtyMap {
 }
 
 impl DirtyMap {
-    pub fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
-    }
-
     /// End of the last piece.
     pub fn end(&self) -> Option<u64> {
         self.pieces.last_key_value().map(|(_, piece)| piece.file_end())

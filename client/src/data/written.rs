@@ -350,7 +350,8 @@ impl WrittenData {
 
     /// Gives failed runs up: their bytes are gone. How many bytes.
     pub fn abandon_failed(&mut self) -> u64 {
-        let (failed, kept) = std::mem::take(&mut self.sealed).into_iter().partition(|run| matches!(run.state, RunState::Failed(_)));
+        let (failed, kept): (VecDeque<_>, _) =
+            std::mem::take(&mut self.sealed).into_iter().partition(|run| matches!(run.state, RunState::Failed(_)));
         self.sealed = kept;
         self.forget(failed)
     }
@@ -414,7 +415,7 @@ impl WrittenData {
     pub fn committed(&mut self, runs: &[RunId]) -> Vec<PutChunk> {
         let (done, rest) = std::mem::take(&mut self.sealed).into_iter().partition(|run| runs.contains(&run.id));
         self.sealed = rest;
-        let done: Vec<SealedRun> = done;
+        let done: VecDeque<SealedRun> = done;
         let chunks = done.iter().flat_map(|run| match &run.state {
             RunState::Put(chunks) => chunks.0.clone(),
             RunState::Putting | RunState::Failed(_) => Vec::new(),
@@ -424,7 +425,7 @@ impl WrittenData {
         chunks
     }
 
-    fn forget(&mut self, runs: Vec<SealedRun>) -> u64 {
+    fn forget(&mut self, runs: VecDeque<SealedRun>) -> u64 {
         let mut bytes = 0;
         for run in runs {
             for extent in &run.extents {

@@ -25,7 +25,8 @@ mod open_inodes;
 mod sequences;
 mod session;
 
-pub use calls::Link;
-pub use keeper::{Keeper, StartError};
+pub use backoff::Backoff;
+pub use calls::{AskError, Link};
+pub use keeper::{Keeper, StartError, Welcome, any_port};
 pub use metadata::MasterMetadata;
 pub use open_inodes::{OpenGuard, OpenInodes};

@@ -59,7 +59,8 @@ impl Ledger {
                 (None, Some(stored)) => (ChunkRecord { stored: *stored, references: 0, live_bytes: 0, died: None }, true),
                 (None, None) => return Err(StoreError::Corrupt(format!("an extent names chunk {id}, which has no record"))),
             };
-            let applied = record.references.checked_add_signed(change.references).zip(record.live_bytes.checked_add_signed(change.live_bytes));
+            let applied =
+                record.references.checked_add_signed(change.references).zip(record.live_bytes.checked_add_signed(change.live_bytes));
             let (references, live_bytes) =
                 applied.ok_or_else(|| StoreError::Corrupt(format!("chunk {id} has fewer references than extents")))?;
             if !is_new && (references, live_bytes) == (record.references, record.live_bytes) {

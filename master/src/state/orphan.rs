@@ -44,9 +44,7 @@ pub fn adopt(edit: &mut Edit<'_, '_>, ino: Ino) -> Result<(), StoreError> {
 /// At most `limit` of the sessions that hold a nameless inode.
 pub fn holders(reader: &dyn Reader, ino: Ino, limit: usize) -> Result<Vec<SessionId>, StoreError> {
     let prefix = keys::orphan_holders(ino);
-    collect(reader, Table::Orphans, &prefix, keys::after_prefix(&prefix).as_deref(), limit, |key, _| {
-        Ok(Some(keys::parse_orphan(key)?.1))
-    })
+    collect(reader, Table::Orphans, &prefix, keys::after_prefix(&prefix).as_deref(), limit, |key, _| Ok(Some(keys::parse_orphan(key)?.1)))
 }
 
 /// At most `limit` of the nameless inodes that a session holds.

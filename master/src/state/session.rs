@@ -55,9 +55,10 @@ pub fn end(edit: &mut Edit<'_, '_>, session: SessionId) -> Attempt<Outcome> {
         return Err(Failure::Again);
     }
     let until = keys::result(session, Sequence(u64::MAX));
-    let rows = collect(edit.reader(), Table::Results, &keys::result(session, Sequence(1)), Some(&until), STEPS_PER_COMMAND + 1, |key, _| {
-        Ok(Some(keys::parse_result(key)?.1))
-    })?;
+    let rows =
+        collect(edit.reader(), Table::Results, &keys::result(session, Sequence(1)), Some(&until), STEPS_PER_COMMAND + 1, |key, _| {
+            Ok(Some(keys::parse_result(key)?.1))
+        })?;
     for sequence in rows.iter().take(STEPS_PER_COMMAND) {
         edit.delete(Table::Results, &keys::result(session, *sequence));
     }
@@ -110,12 +111,7 @@ fn check_sequence(sequence: Sequence, acknowledged: Sequence) -> Result<(), Mast
 const BLIND_DELETES_MAX: u64 = 64;
 
 /// Deletes the results that the client has seen.
-fn forget_acknowledged(
-    edit: &mut Edit<'_, '_>,
-    session: SessionId,
-    progress: Progress,
-    acknowledged: Sequence,
-) -> Result<(), StoreError> {
+fn forget_acknowledged(edit: &mut Edit<'_, '_>, session: SessionId, progress: Progress, acknowledged: Sequence) -> Result<(), StoreError> {
     if acknowledged <= progress.acknowledged {
         return Ok(());
     }

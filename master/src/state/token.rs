@@ -1,13 +1,13 @@
 //! Join tokens: a secret (kept as its hash) that lets one node of one role join, once, for a while.
 
 use crate::keys;
+use crate::keys::Record;
 use crate::state::edit::Edit;
 use crate::state::outcome::{Attempt, Outcome};
 use crate::state::record::{TokenRecord, TokenUse, collect};
 use crate::store::tables::{StoreError, Table};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::master::{MasterError, Role, TokenRefusal};
-use crate::keys::Record;
 use std::time::Duration;
 
 /// How long an expired token is kept, so that its user is told so rather than that it is unknown.

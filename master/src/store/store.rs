@@ -9,6 +9,7 @@ use cairn_common::codec;
 use cairn_common::ids::LogIndex;
 use cairn_common::time::Timestamp;
 use cairn_runtime::Runtime;
+use cairn_runtime::disk::Disk;
 use cairn_runtime::task::TaskGuard;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -96,8 +97,8 @@ struct Core {
     /// Held by the one who flushes.
     flushing: tokio::sync::Mutex<()>,
     flush_wanted: Notify,
-    /// Counts flushes, for those who wait for room.
-    flushes: watch::Sender<u64>,
+    /// Tells those who wait for room that the active memtable is a new one.
+    frozen: watch::Sender<()>,
     /// Keeps other masters away.
     _lock: Box<dyn Send + Sync>,
 }
@@ -158,7 +159,7 @@ impl<M: Machine> Store<M> {
 
     /// Waits until there is room for another command: memory stays bounded when redb can't keep up.
     pub async fn admit(&self) -> Result<(), StoreError> {
-        let mut flushes = self.core.flushes.subscribe();
+        let mut frozen = self.core.frozen.subscribe();
         loop {
             if let Some(failure) = self.core.log.failure() {
                 return Err(failure);
@@ -169,7 +170,7 @@ impl<M: Machine> Store<M> {
             tokio::select! {
                 biased;
                 failure = self.core.log.failed() => return Err(failure),
-                _ = flushes.changed() => {}
+                _ = frozen.changed() => {}
             }
         }
     }
@@ -222,9 +223,9 @@ fn apply<M: Machine>(state: &State, index: LogIndex, command: &M::Command) -> Re
 fn open_core<M: Machine>(runtime: Runtime, settings: StoreSettings) -> Result<Core, OpenError> {
     let disk = runtime.disk.clone();
     let log_path = settings.log_path();
-    disk.create_directory_all(&log_path).map_err(|error| disk_error("make", &log_path, &error))?;
+    make_directory(&*disk, &settings.directory)?;
     let lock = lock_directory(&runtime, &settings.directory)?;
-    disk.sync_directory(&settings.directory).map_err(|error| disk_error("sync", &settings.directory, &error))?;
+    make_directory(&*disk, &log_path)?;
     let database = Database::open(&*disk, &settings.tables_path(), settings.cache_bytes)?;
     let position = database.position()?;
     let mut state = State { active: Memtable::new(position), frozen: None, view: database.view()?, on_disk: position.applied };
@@ -244,9 +245,20 @@ fn open_core<M: Machine>(runtime: Runtime, settings: StoreSettings) -> Result<Co
         state: Mutex::new(state),
         flushing: tokio::sync::Mutex::new(()),
         flush_wanted: Notify::new(),
-        flushes: watch::channel(0).0,
+        frozen: watch::channel(()).0,
         _lock: lock,
     })
+}
+
+/// Makes a directory, if it is missing, and its name durable. Blocks.
+pub fn make_directory(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    if !disk.exists(parent).map_err(|error| disk_error("look for", parent, &error))? {
+        make_directory(disk, parent)?;
+    }
+    // Synced even if it was there: it may have been made a moment before a crash.
+    let made = disk.create_directory_all(path).and_then(|()| disk.sync_directory(parent));
+    made.map_err(|error| disk_error("make", path, &error))
 }
 
 fn report(recovered: &Recovered, applied: LogIndex) {
@@ -276,8 +288,7 @@ impl State {
 
 impl Core {
     fn has_room(&self) -> bool {
-        let state = self.state.lock();
-        state.frozen.is_none() || state.active.bytes() <= self.settings.memtable_bytes
+        self.state.lock().active.bytes() <= self.settings.memtable_bytes
     }
 
     async fn run_flushing(self: Arc<Self>) {
@@ -311,7 +322,6 @@ impl Core {
             let old_view = std::mem::replace(&mut state.view, view);
             (old_view, state.frozen.take())
         };
-        self.flushes.send_modify(|flushes| *flushes += 1);
         // Giving back that many allocations takes long enough to be felt.
         self.runtime.executor.blocking(Box::new(move || drop(written)));
         Ok(())
@@ -323,6 +333,7 @@ impl Core {
         if state.frozen.is_none() && state.active.position.applied > state.on_disk {
             let next = Memtable::new(state.active.position);
             state.frozen = Some(Arc::new(std::mem::replace(&mut state.active, next)));
+            self.frozen.send_replace(());
         }
         state.frozen.clone()
     }

@@ -10,6 +10,14 @@ use tokio::runtime::Handle;
 /// Moments of one process are comparable, whichever clock told them: they share this origin.
 static ORIGIN: OnceLock<Instant> = OnceLock::new();
 
+/// Monotonic time, for what lies below the seam.
+#[expect(clippy::disallowed_methods, reason = "this is what Runtime::now stands on")]
+pub(super) fn now() -> Moment {
+    let origin = *ORIGIN.get_or_init(Instant::now);
+    let elapsed = Instant::now().saturating_duration_since(origin);
+    Moment::from_nanos(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// Monotonic time from `CLOCK_MONOTONIC`, wall time from `CLOCK_REALTIME`, timers of a tokio runtime (to the millisecond, rounded up).
 #[derive(Debug, Clone)]
 pub struct RealClock {
@@ -24,11 +32,8 @@ impl RealClock {
 }
 
 impl Clock for RealClock {
-    #[expect(clippy::disallowed_methods, reason = "this is what Runtime::now stands on")]
     fn now(&self) -> Moment {
-        let origin = *ORIGIN.get_or_init(Instant::now);
-        let elapsed = Instant::now().saturating_duration_since(origin);
-        Moment::from_nanos(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+        now()
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is what Runtime::wall stands on")]

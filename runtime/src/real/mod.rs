@@ -6,8 +6,9 @@ pub mod entropy;
 pub mod executor;
 pub mod network;
 pub mod role;
+mod spin;
 
-pub use role::{run_role, run_role_here};
+pub use role::{RoleSettings, run_role, run_role_here, run_role_with};
 
 use crate::Runtime;
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 
 use crate::Runtime;
 use crate::real::machine;
+use crate::real::spin::{self, Spinner};
 use std::future::Future;
 use std::io;
 use std::thread::JoinHandle;
@@ -21,14 +22,41 @@ const GOODBYE: Duration = Duration::from_millis(10);
 /// After that, blocking work may take this long to end before the process stops waiting for it.
 const BLOCKING_WORK_LIMIT: Duration = Duration::from_secs(5);
 
+/// How the thread of a role behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RoleSettings {
+    /// How long the thread goes on looking at its sockets after a message before it parks; zero (the default) for not at all. It gives way to
+    /// other threads, but costs CPU time (and heat) for latency, so it is for machines with cores to spare.
+    pub spin: Duration,
+}
+
 /// Runs a role on a thread of its own, named `name`. The thread ends with the future; its tasks end then too.
 pub fn run_role<T, F>(name: &str, role: impl FnOnce(Runtime) -> F + Send + 'static) -> io::Result<JoinHandle<T>>
 where
     T: Send + 'static,
     F: Future<Output = T>,
 {
-    let tokio = build(name)?;
-    std::thread::Builder::new().name(name.to_owned()).spawn(move || drive(tokio, role))
+    run_role_with(RoleSettings::default(), name, role)
+}
+
+/// The same with settings.
+pub fn run_role_with<T, F>(
+    settings: RoleSettings,
+    name: &str,
+    role: impl FnOnce(Runtime) -> F + Send + 'static,
+) -> io::Result<JoinHandle<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    let (tokio, spinner) = build(settings, name)?;
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        if let Some(spinner) = spinner {
+            spin::enable(settings.spin);
+            tokio.spawn(spinner.run());
+        }
+        drive(tokio, role)
+    })
 }
 
 /// Runs a role on this thread until its future ends.
@@ -36,18 +64,24 @@ pub fn run_role_here<T, F>(name: &str, role: impl FnOnce(Runtime) -> F) -> io::R
 where
     F: Future<Output = T>,
 {
-    Ok(drive(build(name)?, role))
+    let (tokio, _) = build(RoleSettings::default(), name)?;
+    Ok(drive(tokio, role))
 }
 
-fn build(name: &str) -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
+fn build(settings: RoleSettings, name: &str) -> io::Result<(tokio::runtime::Runtime, Option<Spinner>)> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_keep_alive(BLOCKING_THREAD_IDLE)
         .thread_name(format!("{name}-blocking"))
         .event_interval(POLLS_PER_EVENT_CHECK)
-        .global_queue_interval(POLLS_PER_HANDOVER_CHECK)
-        .build()
+        .global_queue_interval(POLLS_PER_HANDOVER_CHECK);
+    let spinner = (!settings.spin.is_zero()).then(Spinner::default);
+    if let Some(spinner) = spinner.clone() {
+        builder.on_thread_park(move || spinner.before_park());
+    }
+    Ok((builder.build()?, spinner))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the role is over; this is below Runtime::sleep")]
@@ -64,7 +98,8 @@ fn drive<T, F: Future<Output = T>>(tokio: tokio::runtime::Runtime, role: impl Fn
 
 #[cfg(test)]
 mod tests {
-    use super::{run_role, run_role_here};
+    use super::{RoleSettings, run_role, run_role_here, run_role_with};
+    use crate::real::spin;
     use std::time::Duration;
 
     #[test]
@@ -80,6 +115,19 @@ mod tests {
         assert_eq!(name.as_deref(), Some("test-role"));
         assert_eq!(worker.as_deref(), Some("test-role-blocking"));
         assert!(slept >= Duration::from_millis(2));
+    }
+
+    #[test]
+    fn a_spinning_role_still_sleeps_and_ends() {
+        let settings = RoleSettings { spin: Duration::from_micros(200) };
+        let role = run_role_with(settings, "spinning", |runtime| async move {
+            for _ in 0..3 {
+                spin::touch();
+                runtime.sleep(Duration::from_millis(3)).await;
+            }
+            runtime.blocking(|| 7).await
+        });
+        assert_eq!(role.unwrap().join().unwrap(), 7);
     }
 
     #[test]

@@ -267,9 +267,9 @@ impl Scheduler {
     pub(super) fn drop_work_of(&self, ends: impl Fn(&Life) -> bool) {
         let (tasks, timers) = {
             let mut state = self.state.lock();
-            let tasks: Vec<Task> = state.tasks.extract_if(.., |_, task| ends(&task.life)).map(|(_, task)| task).collect();
-            let is_over = |timer: &mut Timer| matches!(timer, Timer::Run(Some(life), _) if ends(life));
-            let timers: Vec<Timer> = state.timers.extract_if(.., |_, timer| is_over(timer)).map(|(_, timer)| timer).collect();
+            let is_over = |timer: &Timer| matches!(timer, Timer::Run(Some(life), _) if ends(life));
+            let tasks = take_where(&mut state.tasks, |task| ends(&task.life));
+            let timers = take_where(&mut state.timers, is_over);
             (tasks, timers)
         };
         for task in tasks {
@@ -303,6 +303,12 @@ impl Scheduler {
         }
         lines.join("\n")
     }
+}
+
+/// Takes the values that `wanted` names out of a map, in order of their keys.
+fn take_where<K: Ord + Copy, V>(map: &mut BTreeMap<K, V>, wanted: impl Fn(&V) -> bool) -> Vec<V> {
+    let keys: Vec<K> = map.iter().filter(|(_, value)| wanted(value)).map(|(key, _)| *key).collect();
+    keys.iter().filter_map(|key| map.remove(key)).collect()
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

@@ -167,7 +167,8 @@ fn check_new(edit: &Edit<'_, '_>, new: &NewChunk, known: Option<&ChunkRecord>) -
 }
 
 fn check_info(info: &ChunkInfo, pool: &PoolRecord) -> Result<(), MasterError> {
-    let wrong = |problem: &str| Err(malformed(format!("chunk {} of {} bytes, {}, {:?}: {problem}", info.id, info.bytes, info.scheme, info.slots)));
+    let wrong =
+        |problem: &str| Err(malformed(format!("chunk {} of {} bytes, {}, {:?}: {problem}", info.id, info.bytes, info.scheme, info.slots)));
     let scheme = info.scheme;
     if Scheme::new(scheme.data_shards(), scheme.parity_shards()).is_err() {
         return wrong("there is no such scheme");

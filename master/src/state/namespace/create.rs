@@ -37,9 +37,7 @@ pub fn create(edit: &mut Edit<'_, '_>, parent: Ino, name: &[u8], new: &NewInode,
 
 fn answer_existing(edit: &Edit<'_, '_>, existing: Dentry, or_existing: bool) -> Attempt<MutationReply> {
     match existing.kind {
-        FileKind::Regular if or_existing => {
-            Ok(MutationReply::Inode(edit.linked_inode(existing.ino)?.attributes(existing.ino)))
-        }
+        FileKind::Regular if or_existing => Ok(MutationReply::Inode(edit.linked_inode(existing.ino)?.attributes(existing.ino))),
         FileKind::Directory if or_existing => Err(FsError::IsDirectory.into()),
         _ => Err(FsError::Exists.into()),
     }

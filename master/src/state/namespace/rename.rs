@@ -97,14 +97,7 @@ fn move_entry(edit: &mut Edit<'_, '_>, from: Place<'_>, source: Dentry, to: Plac
 }
 
 /// The name takes the place of another.
-fn replace(
-    edit: &mut Edit<'_, '_>,
-    from: Place<'_>,
-    source: Dentry,
-    to: Place<'_>,
-    target: Dentry,
-    holders: &[SessionId],
-) -> Attempt<()> {
+fn replace(edit: &mut Edit<'_, '_>, from: Place<'_>, source: Dentry, to: Place<'_>, target: Dentry, holders: &[SessionId]) -> Attempt<()> {
     directory::erase_entry(edit, from.parent, from.name, &source);
     directory::write_entry(edit, to.parent, to.name, &Dentry { cookie: target.cookie, ..source });
     // What is replaced is of the same kind as far as counts go: the new parent loses one and gains one.
@@ -130,8 +123,7 @@ fn exchange(edit: &mut Edit<'_, '_>, from: Place<'_>, source: Dentry, to: Place<
 /// Times and counts of both parents, which may be one.
 fn write_parents(edit: &mut Edit<'_, '_>, from: Ino, loss: Tally, to: Ino, gain: Tally) -> Attempt<()> {
     if from == to {
-        let both =
-            Tally { entries: loss.entries + gain.entries, subdirectories: loss.subdirectories + gain.subdirectories };
+        let both = Tally { entries: loss.entries + gain.entries, subdirectories: loss.subdirectories + gain.subdirectories };
         let mut parent = edit.directory(from)?;
         directory::write_changed(edit, from, &mut parent, both);
         return Ok(());

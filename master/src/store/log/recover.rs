@@ -40,7 +40,7 @@ pub fn recover(
     // Trimming removes the oldest first, but a power loss may undo any of it.
     let start = segments.iter().rposition(|first| *first <= applied.next()).unwrap_or(0);
     remove(disk, directory, segments.drain(..start))?;
-    // What a mere crash of the process left is replayed, so it must not get lost in a later power failure: see the table.
+    // What a mere crash of the process left is replayed, and may be in the tables soon: a power failure must not lose it then.
     sync(disk, directory, &segments)?;
     let mut walk = Walk { disk, directory, applied, replay, next: segments.first().copied().unwrap_or(applied.next()) };
     if walk.next > applied.next() {
@@ -148,5 +148,5 @@ fn sync(disk: &dyn Disk, directory: &Path, segments: &[LogIndex]) -> Result<(), 
         let synced = disk.open(&path, OpenMode::ReadWrite).and_then(|file| file.sync_data());
         synced.map_err(|error| disk_error("sync", &path, &error))?;
     }
-    Ok(())
+    disk.sync_directory(directory).map_err(|error| disk_error("sync", directory, &error))
 }

@@ -11,6 +11,7 @@ use crate::real::network::settings::{
     ANONYMOUS_MESSAGE_BYTES_MAX, CALLS_QUEUED_MAX, REPLY_LIMIT, REQUEST_BYTES_MAX, REQUEST_LIMIT, SMALL_REQUEST_BYTES,
 };
 use crate::real::network::within;
+use crate::real::spin;
 use crate::task::BoxFuture;
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use std::net::SocketAddr;
@@ -54,6 +55,15 @@ struct Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
+        let path = self.connection.stats().path;
+        tracing::debug!(
+            peer = %self.connection.remote_address(),
+            round_trip = ?path.rtt,
+            datagram_bytes = path.current_mtu,
+            sent_packets = path.sent_packets,
+            lost_packets = path.lost_packets,
+            "a connection ends"
+        );
         self.connection.close(CloseCode::Done.into(), b"no longer needed");
     }
 }
@@ -117,8 +127,10 @@ async fn call(link: Arc<Link>, request: Message) -> Result<Message, CallError> {
     frame::write(&mut send.stream, request).await.map_err(|error| write_failed(address, &error))?;
     // Fails only if the peer stopped the stream; the read below then tells why.
     _ = send.stream.finish();
+    spin::touch();
     match frame::read(&mut receive, FrameLimits::FULL).await {
         Ok(reply) => {
+            spin::touch();
             send.settle();
             Ok(reply)
         }
@@ -192,6 +204,8 @@ async fn take_calls(handle: Handle, connection: quinn::Connection, intake: Arc<I
     while let Ok((send, receive)) = connection.accept_bi().await {
         handle.spawn(take_call(connection.clone(), intake.clone(), send, receive));
     }
+    // Requests that still wait for their share will not come: their tasks must not put off the end of `accept`.
+    intake.budget.close();
 }
 
 /// Reads one request and queues it. Whatever goes wrong, the caller hears of it by the reset of the reply's stream.
@@ -203,6 +217,7 @@ async fn take_call(connection: quinn::Connection, intake: Arc<Intake>, send: Sen
         // The caller gave up, is gone, or stalled.
         Some(Err(FrameError::Transport(_))) | None => return,
     };
+    spin::touch();
     let Some(link) = intake.link.upgrade() else { return };
     let reply = Box::new(QuicReply { stream: reply, _share: share, _link: link });
     // Fails when nobody takes calls any more; then the slot is dropped with it.
@@ -216,7 +231,8 @@ async fn read_request(intake: &Intake, receive: &mut RecvStream) -> Result<(Mess
         None
     } else {
         let bytes = u32::try_from(lengths.total()).expect("lengths are within the limits of a message");
-        Some(intake.budget.clone().acquire_many_owned(bytes).await.expect("the budget is never closed"))
+        let share = intake.budget.clone().acquire_many_owned(bytes).await;
+        Some(share.map_err(|_| FrameError::Transport(ReadError::ClosedStream))?)
     };
     Ok((reader.message(lengths).await?, share))
 }
@@ -238,6 +254,7 @@ impl ReplySlot for QuicReply {
             }
             if let Some(Ok(())) = within(REPLY_LIMIT, frame::write(&mut self.stream.stream, reply)).await {
                 _ = self.stream.stream.finish();
+                spin::touch();
                 self.stream.settle();
             }
         })

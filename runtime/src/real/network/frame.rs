@@ -3,6 +3,7 @@
 //! Lengths are checked against the limits of the reader before any memory is taken for them.
 
 use crate::network::Message;
+use crate::real::network::settings::{BULK_BYTES_MIN, BULK_PRIORITY};
 use bytes::{Bytes, BytesMut};
 use cairn_common::buffer::Buffer;
 use cairn_common::limits::{MESSAGE_BODY_BYTES_MAX, MESSAGE_HEAD_BYTES_MAX};
@@ -46,6 +47,10 @@ pub enum FrameError {
 /// Sends a message; the end of the stream is the caller's to send. Neither head (unless short) nor body is copied.
 pub async fn write(stream: &mut SendStream, message: Message) -> Result<(), WriteError> {
     let Message { head, body } = message;
+    if head.len() + body.len() > BULK_BYTES_MIN {
+        // Fails only if the stream is over already, as the write will too.
+        _ = stream.set_priority(BULK_PRIORITY);
+    }
     let joined = head.len() <= JOINED_HEAD_BYTES_MAX;
     let mut prefix = BytesMut::with_capacity(PREFIX_BYTES + if joined { head.len() } else { 0 });
     prefix.extend_from_slice(&length(&head));

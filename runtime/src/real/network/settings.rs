@@ -24,6 +24,10 @@ const DATAGRAM_STEP_BYTES: u16 = 200;
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Bytes on the way in one call.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// Messages longer than this let shorter ones overtake.
+pub const BULK_BYTES_MIN: usize = 64 << 10;
+/// Priority of the streams that carry them; others have 0.
+pub const BULK_PRIORITY: i32 = -1;
 /// Bytes on the way in one connection, per direction.
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 /// What a fresh connection may have on the way before it knows the path: a burst that any switch of a data centre holds.
@@ -127,6 +131,8 @@ fn transport(side: Side) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
         .send_window(u64::from(CONNECTION_WINDOW_BYTES))
+        // One large message after the other: together they would all arrive as late as the last.
+        .send_fairness(false)
         .initial_rtt(INITIAL_ROUND_TRIP)
         .mtu_discovery_config(Some(discovery))
         .congestion_controller_factory(Arc::new(congestion))

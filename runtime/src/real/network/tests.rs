@@ -126,6 +126,25 @@ fn calls_run_side_by_side() {
 }
 
 #[test]
+fn a_small_call_overtakes_large_ones() {
+    run(|runtime| async move {
+        let (_master, _client, connection) = Cluster::with_echo(&runtime).await;
+        let body = message(0, MESSAGE_BODY_BYTES_MAX).body;
+        let large = async {
+            let calls = (0..6).map(|_| connection.call(Message { head: Bytes::new(), body: body.clone() }));
+            assert!(join_all(calls).await.iter().all(Result::is_ok));
+            runtime.now()
+        };
+        let small = async {
+            assert!(connection.call(message(10, 10)).await.is_ok());
+            runtime.now()
+        };
+        let (large, small) = futures_util::join!(large, small);
+        assert!(small < large, "the small call took {:?} longer", small.since(large));
+    });
+}
+
+#[test]
 fn both_sides_know_each_other_and_both_may_call() {
     run(|runtime| async move {
         let cluster = Cluster::new(&runtime);
@@ -195,6 +214,28 @@ fn unanswered_requests_wait_instead_of_filling_memory() {
         };
         let (results, ()) = futures_util::join!(calls, master);
         assert!(results.iter().all(Result::is_ok));
+    });
+}
+
+#[test]
+fn requests_that_wait_end_with_their_connection() {
+    run(|runtime| async move {
+        let cluster = Cluster::new(&runtime);
+        let (master, client) = (cluster.bind(&runtime, Role::Master, "m"), cluster.bind(&runtime, Role::Client, "c"));
+        let near = client.connect(master.local_address(), Role::Master).await.unwrap();
+        let far = master.accept().await.unwrap();
+        let body = Bytes::from(vec![7; MESSAGE_BODY_BYTES_MAX]);
+        let calls = (0..REQUEST_BYTES_MAX / body.len() + 2).map(|_| near.call(Message { head: Bytes::new(), body: body.clone() }));
+        assert!(runtime.timeout(Duration::from_secs(1), join_all(calls)).await.is_err());
+        near.close("enough");
+        let end = async {
+            let mut held = Vec::new();
+            while let Some(call) = far.accept().await {
+                held.push(call);
+            }
+            held.len()
+        };
+        assert_eq!(runtime.timeout(Duration::from_secs(5), end).await, Ok(REQUEST_BYTES_MAX / body.len()));
     });
 }
 

@@ -281,6 +281,24 @@ fn a_rename_between_directories_never_shows_both_or_neither() {
 }
 
 #[test]
+fn syncing_where_a_new_file_was_moved_to_settles_where_it_came_from() {
+    for seed in 0..100 {
+        let world = World::new(seed);
+        let node = world.node("a");
+        let disk = node.runtime().disk;
+        for directory in ["/x", "/y"] {
+            disk.create_directory_all(Path::new(directory)).unwrap();
+        }
+        disk.sync_directory(Path::new("/")).unwrap();
+        write_new(&disk, "/x/file", b"data");
+        disk.rename(Path::new("/x/file"), Path::new("/y/file")).unwrap();
+        disk.sync_directory(Path::new("/y")).unwrap();
+        node.crash(Crash::PowerLoss);
+        assert_eq!(node.disk().files(), [Path::new("/y/file")], "the old name must not come back");
+    }
+}
+
+#[test]
 fn syncing_one_directory_does_not_sync_another() {
     let lost = (0..100).filter(|seed| {
         let world = World::new(*seed);

@@ -249,3 +249,29 @@ fn a_peer_that_takes_nothing_holds_up_the_caller() {
         assert_eq!(ours.call(message(b"x")).await, Ok(message(b"y")));
     });
 }
+
+#[test]
+fn callers_that_wait_for_room_learn_that_the_connection_is_lost() {
+    block_on_world(1, |world| async move {
+        let (server, client) = (world.node("server"), world.node("client"));
+        let (server_runtime, client_runtime) = (server.runtime(), client.runtime());
+        let listener = bind(&server_runtime, PORT, Role::Master, "m");
+        let endpoint = bind(&client_runtime, 0, Role::Client, "c");
+        let ours = endpoint.connect(server.address(PORT), Role::Master).await.unwrap();
+        let theirs = listener.accept().await.unwrap();
+        server_runtime.spawn("take and never answer", async move {
+            let mut taken = Vec::new();
+            while let Some(call) = theirs.accept().await {
+                taken.push(call);
+            }
+            std::future::pending::<()>().await;
+        });
+        let network = world.network();
+        client_runtime.spawn("cut", async move {
+            world.sleep(Duration::from_millis(10)).await;
+            network.partition(&server, &client);
+        });
+        let results = join_all((0..1100).map(|_| ours.call(message(b"x")))).await;
+        assert!(results.iter().all(|result| matches!(result, Err(CallError::ConnectionLost(_)))));
+    });
+}

@@ -1,0 +1,456 @@
+//! One file's data, shared by all its descriptors: what was written, what is known of its extents, and what went wrong.
+//!
+//! Nothing waits while the state is locked. Reads see every write that returned before they began. Sizes: the local size is
+//! the master's, enlarged by what was written here since; only a truncation makes it smaller.
+
+use super::chunk_writer::PutChunks;
+use super::committer::{Candidate, Turn};
+use super::core::Core;
+use super::dirty::RunId;
+use super::durability::SyncMarks;
+use super::extent_map::{ExtentMap, PlacedExtent};
+use super::put_job::PutJob;
+use super::readahead::Readahead;
+use super::store::DataStore;
+use super::written::{FileUpdate, RunParts, WrittenData};
+use cairn_common::attributes::Attributes;
+use cairn_common::error::FsError;
+use cairn_common::extent::ExtentPage;
+use cairn_common::ids::Ino;
+use cairn_common::limits::FILE_BYTES_MAX;
+use cairn_common::time::Timestamp;
+use cairn_runtime::clock::Moment;
+use parking_lot::Mutex;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Notify;
+
+/// A commit that somebody waits for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub run: RunId,
+    pub durable: bool,
+}
+
+/// What the lock protects.
+#[derive(Default)]
+pub(super) struct FileState {
+    pub size: u64,
+    pub mtime: Timestamp,
+    /// Of the newest attributes seen.
+    pub version: u64,
+    pub written: WrittenData,
+    pub extents: ExtentMap,
+    /// Grows with each change of the extents, so that an answer that was under way meanwhile is not believed.
+    pub extent_changes: u64,
+    pub readahead: Readahead,
+    pub wanted: Option<Wanted>,
+    /// Puts of this file that may not be stable.
+    pub unsynced: SyncMarks,
+    /// Commits of this file, and how many of them are in the master's synced log.
+    pub commits: u64,
+    pub durable_commits: u64,
+    /// The last error, and how many there were.
+    pub error: Option<FsError>,
+    pub errors: u64,
+    descriptors: usize,
+    /// Whether the registry keeps the file alive.
+    is_listed: bool,
+}
+
+/// The data of one file.
+pub struct FileData {
+    ino: Ino,
+    store: Arc<DataStore>,
+    pub(super) state: Mutex<FileState>,
+    /// Held by whoever commits the file, or keeps it from being committed.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Rung whenever a put or commit of the file ends.
+    pub(super) progress: Notify,
+}
+
+/// While this is held, no commit of the file is under way and none begins. Take it around a truncation or punch at the
+/// master, so that data written before can't come back after it. Don't flush or sync the file while holding it.
+pub struct CommitHold {
+    core: Arc<Core>,
+    turn: Option<Turn>,
+}
+
+impl Drop for CommitHold {
+    fn drop(&mut self) {
+        drop(self.turn.take());
+        self.core.commit_queue.ring();
+    }
+}
+
+/// An open descriptor's memory of the errors it was told.
+pub struct Descriptor {
+    file: Arc<FileData>,
+    seen: AtomicU64,
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        let is_last = {
+            let mut state = self.file.state.lock();
+            state.descriptors -= 1;
+            state.descriptors == 0
+        };
+        if is_last {
+            // Whoever could ask to try again has gone; they were told at close.
+            self.file.abandon_failed();
+        }
+    }
+}
+
+impl FileData {
+    pub(super) fn new(ino: Ino, store: Arc<DataStore>) -> Arc<Self> {
+        Arc::new(Self { ino, store, state: Mutex::default(), turn: Arc::default(), progress: Notify::new() })
+    }
+
+    pub fn ino(&self) -> Ino {
+        self.ino
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        self.store.core()
+    }
+
+    // ---- what the master says
+
+    /// For open(2): a fresh view of the file. With `changed` (somebody else may have written), cached extents are dropped. `page`
+    /// begins at offset 0. For a file just created: its attributes and an empty page.
+    pub fn opened(&self, attributes: &Attributes, page: &ExtentPage, changed: bool) {
+        let mut state = self.state.lock();
+        if attributes.version < state.version {
+            // Older than the answer to one of our own commits.
+            return;
+        }
+        state.refresh(attributes);
+        if changed || state.extents.is_empty() {
+            state.extent_changes += 1;
+            state.extents.forget();
+            state.extents.learn(0..FILE_BYTES_MAX, page);
+        }
+    }
+
+    /// Newer attributes that are not the result of a truncation: size and time are taken over, as far as nothing newer was
+    /// written here.
+    pub fn refreshed(&self, attributes: &Attributes) {
+        let mut state = self.state.lock();
+        if attributes.version >= state.version {
+            state.refresh(attributes);
+        }
+    }
+
+    /// The master has set the size. What was written at or beyond it before is void. Call it with a [`CommitHold`].
+    pub fn truncate(&self, new_size: u64, attributes: &Attributes) {
+        let mut state = self.state.lock();
+        state.cut(new_size..u64::MAX);
+        state.size = new_size;
+        state.mtime = attributes.mtime;
+        state.version = state.version.max(attributes.version);
+        self.settle(&mut state);
+        drop(state);
+        self.progress.notify_waiters();
+    }
+
+    /// The master has made `range` a hole. What was written there before is void. Call it with a [`CommitHold`].
+    pub fn punched(&self, range: Range<u64>) {
+        let mut state = self.state.lock();
+        state.cut(range);
+        self.settle(&mut state);
+        drop(state);
+        self.progress.notify_waiters();
+    }
+
+    /// The extents have changed at the master in a way not told here (copied ranges, another writer): fetch them anew.
+    pub fn forget_extents(&self) {
+        let mut state = self.state.lock();
+        state.extent_changes += 1;
+        state.extents.forget();
+    }
+
+    /// The modification time was set: a later commit of data written before must not overwrite it.
+    pub fn set_mtime(&self, mtime: Timestamp) {
+        self.state.lock().mtime = mtime;
+    }
+
+    /// Keeps commits of this file away; waits for the one that is under way.
+    pub async fn hold(&self) -> CommitHold {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        CommitHold { core: Arc::clone(self.core()), turn: Some(turn) }
+    }
+
+    // ---- what is known here
+
+    /// Size of the file as this client sees it.
+    pub fn local_size(&self) -> u64 {
+        self.state.lock().size
+    }
+
+    /// Modification time of the file as this client sees it.
+    pub fn local_mtime(&self) -> Timestamp {
+        self.state.lock().mtime
+    }
+
+    /// Whether anything was written that the master does not have yet.
+    pub fn has_dirty(&self) -> bool {
+        !self.state.lock().written.is_clean()
+    }
+
+    /// The version of the newest attributes seen here, be it from open or from our own commits.
+    pub fn version(&self) -> u64 {
+        self.state.lock().version
+    }
+
+    // ---- errors
+
+    /// To be kept with each open descriptor.
+    pub fn descriptor(self: &Arc<Self>) -> Descriptor {
+        let mut state = self.state.lock();
+        state.descriptors += 1;
+        Descriptor { file: Arc::clone(self), seen: AtomicU64::new(state.errors) }
+    }
+
+    /// The last error that this descriptor was not told yet; asked again, `None`. Ask after each flush and sync: errors they
+    /// return are among these.
+    pub fn take_error(&self, descriptor: &Descriptor) -> Option<FsError> {
+        let state = self.state.lock();
+        let seen = descriptor.seen.swap(state.errors, Ordering::Relaxed);
+        state.error.filter(|_| seen < state.errors)
+    }
+
+    /// Data of the file was lost, or could not be stored.
+    pub(super) fn fail(&self, error: FsError) {
+        self.state.lock().fail(error);
+        self.progress.notify_waiters();
+    }
+
+    /// The file does not exist any more; nor does its data.
+    pub(super) fn gone(&self, error: FsError) {
+        tracing::warn!(ino = %self.ino, %error, "a file is gone; what was written to it is dropped");
+        let mut state = self.state.lock();
+        state.written.abandon_all();
+        state.fail(error);
+        self.settle(&mut state);
+        drop(state);
+        self.progress.notify_waiters();
+    }
+
+    /// Gives up what could not be stored; its writers were told.
+    pub(super) fn abandon_failed(&self) {
+        let mut state = self.state.lock();
+        let bytes = state.written.abandon_failed();
+        if bytes > 0 {
+            tracing::error!(ino = %self.ino, bytes, "written data that could not be stored is dropped");
+            self.settle(&mut state);
+        }
+        drop(state);
+        if bytes > 0 {
+            self.progress.notify_waiters();
+        }
+    }
+
+    // ---- runs on their way
+
+    /// Seals the open run. With it: whether it is the only data of this file that is not known to be stable.
+    pub(super) fn seal(&self) -> Option<(RunParts, bool)> {
+        let mut state = self.state.lock();
+        let is_alone = state.unsynced.is_empty() && !state.written.has_sealed_runs();
+        let run = state.written.seal_open();
+        if run.is_none() {
+            self.settle(&mut state);
+            drop(state);
+            self.progress.notify_waiters();
+        }
+        run.map(|run| (run, is_alone))
+    }
+
+    pub(super) fn assign_run(&self, run: RunId, job: &Arc<PutJob>, pack_base: u32) {
+        self.state.lock().written.assign(run, Arc::clone(job), pack_base);
+    }
+
+    pub(super) fn put_started(&self, run: RunId) {
+        self.state.lock().written.put_started(run);
+    }
+
+    pub(super) fn put_ended(self: &Arc<Self>, run: RunId, result: Result<Arc<PutChunks>, FsError>) {
+        let error = result.as_ref().err().copied();
+        let mut state = self.state.lock();
+        let exists = state.written.put_ended(run, result);
+        let mut give_up = false;
+        if let Some(error) = error.filter(|_| exists) {
+            state.fail(error);
+            give_up = state.descriptors == 0;
+        }
+        drop(state);
+        if give_up {
+            self.abandon_failed();
+        }
+        if exists && error.is_none() {
+            self.core().commit_queue.offer(self, self.core().runtime.now());
+        }
+        self.progress.notify_waiters();
+    }
+
+    /// A run that waits for its commit has been put elsewhere.
+    pub(super) fn put_renewed(&self, run: RunId, chunks: Arc<PutChunks>) {
+        self.state.lock().written.put_ended(run, Ok(chunks));
+    }
+
+    pub(super) fn needs_sync(&self, marks: &SyncMarks) {
+        let mut state = self.state.lock();
+        for (target, mark) in marks {
+            let known = state.unsynced.entry(*target).or_default();
+            *known = (*known).max(*mark);
+        }
+    }
+
+    pub(super) fn retry_failed(&self) {
+        let jobs = self.state.lock().written.failed_jobs();
+        for job in jobs {
+            self.core().start(job, None);
+        }
+    }
+
+    // ---- for the committer
+
+    pub(super) fn try_turn(&self) -> Option<Turn> {
+        Arc::clone(&self.turn).try_lock_owned().ok()
+    }
+
+    pub(super) fn ready_runs(&self) -> (usize, usize) {
+        self.state.lock().written.ready_runs()
+    }
+
+    pub(super) fn commit_candidate(&self, force: bool, extents_max: usize) -> Candidate {
+        let state = self.state.lock();
+        let runs = state.written.ready_for_commit(extents_max);
+        let urgent = state.wanted.filter(|wanted| state.written.is_put(wanted.run));
+        if runs.is_empty() {
+            Candidate::Nothing
+        } else if force || urgent.is_some() {
+            let wants_durable = urgent.is_some_and(|wanted| wanted.durable);
+            Candidate::Now { update: state.written.update(&runs), wants_durable }
+        } else {
+            Candidate::NotYet
+        }
+    }
+
+    pub(super) fn update_of(&self, runs: &[RunId]) -> FileUpdate {
+        self.state.lock().written.update(runs)
+    }
+
+    pub(super) fn jobs(&self, runs: &[RunId]) -> Vec<Arc<PutJob>> {
+        self.state.lock().written.jobs(runs)
+    }
+
+    /// The modification time that a commit carries.
+    pub(super) fn written_at(&self) -> Timestamp {
+        self.state.lock().mtime
+    }
+
+    /// The master has taken an update; without attributes if nothing was left to say.
+    pub(super) fn committed(&self, update: &FileUpdate, attributes: Option<&Attributes>, durable: bool) {
+        let mut state = self.state.lock();
+        let chunks = state.written.committed(&update.runs);
+        for extent in &update.extents {
+            if let Some(chunk) = update.chunks.get(&extent.chunk) {
+                state.extents.overlay(PlacedExtent { extent: *extent, chunk: chunk.info });
+            }
+        }
+        state.extent_changes += 1;
+        if let Some(attributes) = attributes {
+            state.commits += 1;
+            if durable {
+                // The log is in order: what was committed before is durable, too.
+                state.durable_commits = state.commits;
+            }
+            if attributes.version >= state.version {
+                state.refresh(attributes);
+            }
+        }
+        if state.wanted.is_some_and(|wanted| state.written.is_committed(wanted.run)) {
+            state.wanted = None;
+        }
+        self.settle(&mut state);
+        drop(state);
+        self.keep_for_readers(chunks);
+        self.progress.notify_waiters();
+    }
+
+    pub(super) fn commit_failed(&self, runs: &[RunId], error: FsError) {
+        tracing::error!(ino = %self.ino, %error, "written data could not be committed");
+        let mut state = self.state.lock();
+        state.written.commit_failed(runs, error);
+        state.fail(error);
+        let give_up = state.descriptors == 0;
+        drop(state);
+        if give_up {
+            self.abandon_failed();
+        }
+        self.progress.notify_waiters();
+    }
+
+    /// Small chunks just written are often read soon; full ones belong to streams and would only push others out.
+    fn keep_for_readers(&self, chunks: Vec<super::chunk_writer::PutChunk>) {
+        let full = self.core().chunk_bytes_max(self.ino);
+        for put in chunks.into_iter().filter(|put| put.bytes.len() < full) {
+            self.core().source.cache.insert(put.chunk.info.id, 0, put.bytes);
+        }
+    }
+
+    // ---- for the caretaker
+
+    pub(super) fn open_since(&self) -> Option<Moment> {
+        self.state.lock().written.open_since()
+    }
+
+    pub(super) fn open_bytes(&self) -> usize {
+        self.state.lock().written.open_bytes()
+    }
+
+    /// Tells the registry whether the file must be kept alive.
+    pub(super) fn list(self: &Arc<Self>, state: &mut FileState) {
+        if !state.is_listed && !state.written.is_clean() {
+            state.is_listed = true;
+            self.core().files.set_dirty(self);
+        }
+    }
+
+    fn settle(&self, state: &mut FileState) {
+        if state.is_listed && state.written.is_clean() {
+            state.is_listed = false;
+            self.core().files.set_clean(self.ino);
+        }
+    }
+}
+
+impl Drop for FileData {
+    fn drop(&mut self) {
+        self.store.core().files.forget(self.ino);
+    }
+}
+
+impl FileState {
+    fn refresh(&mut self, attributes: &Attributes) {
+        self.version = attributes.version;
+        self.size = attributes.size.max(self.written.end().unwrap_or(0));
+        if self.written.is_clean() {
+            self.mtime = attributes.mtime;
+        }
+    }
+
+    fn cut(&mut self, range: Range<u64>) {
+        self.extent_changes += 1;
+        self.written.remove(range.clone());
+        self.extents.remove(range);
+    }
+
+    fn fail(&mut self, error: FsError) {
+        self.error = Some(error);
+        self.errors += 1;
+    }
+}

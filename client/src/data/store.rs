@@ -1,0 +1,61 @@
+//! The data path as a whole.
+
+use super::core::Core;
+use super::counters::DataCounters;
+use super::file::FileData;
+use super::settings::DataSettings;
+use super::{caretaker, committer, packer};
+use crate::ports::{Metadata, Targets};
+use cairn_common::error::FsError;
+use cairn_common::ids::Ino;
+use cairn_runtime::Runtime;
+use cairn_runtime::task::TaskGuard;
+use futures_util::future::join_all;
+use std::sync::Arc;
+
+/// The data of all files of one client. Its background tasks end when it and all its files are dropped.
+pub struct DataStore {
+    core: Arc<Core>,
+    _tasks: [TaskGuard; 3],
+}
+
+impl DataStore {
+    pub fn new(runtime: Runtime, metadata: Arc<dyn Metadata>, targets: Arc<dyn Targets>, settings: DataSettings) -> Arc<Self> {
+        let core = Arc::new(Core::new(runtime, metadata, targets, settings));
+        let tasks = [
+            core.runtime.spawn("packer", packer::run(Arc::clone(&core))).abort_on_drop(),
+            core.runtime.spawn("committer", committer::run(Arc::clone(&core))).abort_on_drop(),
+            core.runtime.spawn("data caretaker", caretaker::run(Arc::clone(&core))).abort_on_drop(),
+        ];
+        Arc::new(Self { core, _tasks: tasks })
+    }
+
+    /// The data of a file; one and the same for all its descriptors.
+    pub fn file(self: &Arc<Self>, ino: Ino) -> Arc<FileData> {
+        self.core.files.get_or_insert(ino, || FileData::new(ino, Arc::clone(self)))
+    }
+
+    /// Flushes all files, packed together. The first error, if any; every file remembers its own.
+    pub async fn flush_all(&self) -> Result<(), FsError> {
+        let files = self.core.files.dirty();
+        join_all(files.iter().map(|file| file.flush())).await.into_iter().collect()
+    }
+
+    /// Whether any file has data that the master does not have yet.
+    pub fn has_dirty(&self) -> bool {
+        self.core.files.has_dirty()
+    }
+
+    /// Memory that written data takes at the moment, in bytes.
+    pub fn write_buffer_used_bytes(&self) -> usize {
+        self.core.budget.used_bytes()
+    }
+
+    pub fn counters(&self) -> DataCounters {
+        self.core.counts.snapshot()
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}

@@ -1,0 +1,287 @@
+//! A master in memory. It refuses commits that the real one would refuse, and fails the test where the data path breaks a
+//! promise: chunks must be stored before they are committed, and stable before they are committed durably.
+
+use super::fake_targets::FakeTargets;
+use crate::data::extent_map::{ExtentMap, Part, PlacedExtent};
+use crate::ports::{CommitError, Metadata, Targets};
+use cairn_common::attributes::{Attributes, FileKind};
+use cairn_common::error::FsError;
+use cairn_common::extent::{ChunkInfo, ExtentPage, NewChunk};
+use cairn_common::ids::{ChunkId, Ino, MapEpoch};
+use cairn_common::limits::{COMMIT_EXTENTS_MAX, FILE_BYTES_MAX};
+use cairn_common::time::Timestamp;
+use cairn_common::wire::chunkserver::ShardKey;
+use cairn_common::wire::master::FileCommit;
+use cairn_runtime::Runtime;
+use cairn_runtime::task::BoxFuture;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Small, so that tests see several pages.
+const PAGE_EXTENTS: usize = 200;
+
+#[derive(Clone, Default)]
+struct File {
+    size: u64,
+    mtime: Timestamp,
+    version: u64,
+    extents: ExtentMap,
+}
+
+/// Counts of requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MasterRequests {
+    pub commits: u64,
+    pub durable_commits: u64,
+    pub committed_extents: u64,
+    pub log_syncs: u64,
+    pub pages: u64,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    files: BTreeMap<Ino, File>,
+    chunks: BTreeMap<ChunkId, ChunkInfo>,
+}
+
+#[derive(Default)]
+struct Faults {
+    put_again: u32,
+    fail_commits: Option<FsError>,
+    refused_below: MapEpoch,
+}
+
+/// The master.
+pub struct FakeMaster {
+    runtime: Runtime,
+    targets: Arc<FakeTargets>,
+    state: Mutex<State>,
+    /// What would be left after a loss of power.
+    durable: Mutex<State>,
+    faults: Mutex<Faults>,
+    requests: Mutex<MasterRequests>,
+}
+
+impl FakeMaster {
+    pub fn new(runtime: Runtime, targets: Arc<FakeTargets>) -> Arc<Self> {
+        Arc::new(Self { runtime, targets, state: Mutex::default(), durable: Mutex::default(), faults: Mutex::default(), requests: Mutex::default() })
+    }
+
+    pub fn create(&self, ino: Ino) -> Attributes {
+        let mut extents = ExtentMap::default();
+        extents.learn(0..u64::MAX, &ExtentPage::default());
+        let file = File { version: 1, extents, ..File::default() };
+        self.state.lock().files.insert(ino, file.clone());
+        attributes(ino, &file)
+    }
+
+    pub fn remove(&self, ino: Ino) {
+        self.state.lock().files.remove(&ino);
+    }
+
+    pub fn open(&self, ino: Ino) -> (Attributes, ExtentPage) {
+        let state = self.state.lock();
+        let file = &state.files[&ino];
+        (attributes(ino, file), file.page(0..FILE_BYTES_MAX))
+    }
+
+    pub async fn truncate(&self, ino: Ino, size: u64) -> Attributes {
+        self.delay().await;
+        let mut state = self.state.lock();
+        let file = state.files.get_mut(&ino).expect("a file");
+        file.extents.remove(size..u64::MAX);
+        file.size = size;
+        file.version += 1;
+        attributes(ino, file)
+    }
+
+    pub async fn punch(&self, ino: Ino, range: Range<u64>) {
+        self.delay().await;
+        let mut state = self.state.lock();
+        let file = state.files.get_mut(&ino).expect("a file");
+        file.extents.remove(range);
+        file.version += 1;
+    }
+
+    /// The next so many commits are refused: put again.
+    pub fn demand_puts_again(&self, times: u32) {
+        self.faults.lock().put_again = times;
+    }
+
+    pub fn fail_commits(&self, error: Option<FsError>) {
+        self.faults.lock().fail_commits = error;
+    }
+
+    /// Chunks put under an older map are refused from now on.
+    pub fn refuse_chunks_below(&self, epoch: MapEpoch) {
+        self.faults.lock().refused_below = epoch;
+    }
+
+    pub fn requests(&self) -> MasterRequests {
+        *self.requests.lock()
+    }
+
+    pub fn extents_of(&self, ino: Ino) -> usize {
+        self.open(ino).1.extents.len()
+    }
+
+    /// Loses what is not in the synced log.
+    pub fn lose_power(&self) {
+        let durable = self.durable.lock().clone();
+        *self.state.lock() = durable;
+    }
+
+    async fn delay(&self) {
+        self.runtime.sleep(Duration::from_micros(100 + self.runtime.random_u64() % 300)).await;
+    }
+
+    fn sync_now(&self) {
+        let state = self.state.lock().clone();
+        *self.durable.lock() = state;
+    }
+
+    /// All shards must be where the chunk says; at least k of them stable if that was asked.
+    fn check_stored(&self, chunk: &ChunkInfo, durable: bool) {
+        let map = self.targets.map();
+        let group = map.pool(chunk.pool).expect("a pool").group_of(chunk.id);
+        let layout = chunk.scheme.layout(chunk.bytes);
+        let mut stable = 0;
+        for (slot, index) in chunk.slots.slots().zip(0..) {
+            if !layout.is_stored(index) {
+                continue;
+            }
+            let key = ShardKey { chunk: chunk.id, scheme: chunk.scheme, index };
+            let slot = group.slots[usize::from(slot)];
+            let held = slot.holder.into_iter().chain(slot.previous).find_map(|target| self.targets.holds(target, &key));
+            // Lost after a restart without sync: durability is checked below.
+            stable += u32::from(held == Some(true));
+        }
+        let needed = if chunk.scheme.is_copies() { 1 } else { u32::from(layout.occupied_data_shards()) };
+        assert!(!durable || stable >= needed, "{chunk:?} is committed durably with {stable} stable shards");
+    }
+
+    fn apply(&self, files: &[FileCommit], chunks: &[NewChunk], durable: bool) -> Vec<Result<Attributes, FsError>> {
+        chunks.iter().for_each(|chunk| self.check_stored(&chunk.info, durable));
+        let mut state = self.state.lock();
+        for chunk in chunks {
+            state.chunks.entry(chunk.info.id).or_insert(chunk.info);
+        }
+        let State { files: known, chunks } = &mut *state;
+        let total: usize = files.iter().map(|file| file.extents.len()).sum();
+        assert!(total <= COMMIT_EXTENTS_MAX, "{total} extents in one commit");
+        let commit = |commit: &FileCommit| {
+            let file = known.get_mut(&commit.ino).ok_or(FsError::Stale)?;
+            let mut end = 0;
+            for extent in &commit.extents {
+                assert!(extent.bytes > 0 && extent.file_offset >= end, "extents are ordered and do not overlap");
+                end = extent.file_end();
+                let chunk = *chunks.get(&extent.chunk).expect("the chunk is known");
+                assert!(extent.chunk_offset + extent.bytes <= chunk.bytes, "{extent:?} lies within {chunk:?}");
+                file.extents.overlay(PlacedExtent { extent: *extent, chunk });
+            }
+            file.size = file.size.max(commit.size_at_least);
+            file.mtime = commit.mtime;
+            file.version += 1;
+            Ok(attributes(commit.ino, file))
+        };
+        files.iter().map(commit).collect()
+    }
+}
+
+impl File {
+    fn page(&self, range: Range<u64>) -> ExtentPage {
+        let mut page = ExtentPage::default();
+        for (part_range, part) in self.extents.parts(range) {
+            let Part::Stored(placed) = part else { continue };
+            if page.extents.len() == PAGE_EXTENTS {
+                page.more_from = Some(part_range.start);
+                break;
+            }
+            page.extents.push(placed.extent);
+            if !page.chunks.iter().any(|chunk| chunk.id == placed.chunk.id) {
+                page.chunks.push(placed.chunk);
+            }
+        }
+        page
+    }
+}
+
+fn attributes(ino: Ino, file: &File) -> Attributes {
+    Attributes {
+        ino,
+        kind: FileKind::Regular,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        nlink: 1,
+        rdev: 0,
+        size: file.size,
+        allocated: 0,
+        atime: Timestamp::EPOCH,
+        mtime: file.mtime,
+        ctime: Timestamp::EPOCH,
+        btime: Timestamp::EPOCH,
+        version: file.version,
+    }
+}
+
+impl Metadata for FakeMaster {
+    fn extents(&self, ino: Ino, offset: u64, end: u64) -> BoxFuture<'_, Result<ExtentPage, FsError>> {
+        Box::pin(async move {
+            self.delay().await;
+            self.requests.lock().pages += 1;
+            let page = self.state.lock().files.get(&ino).map(|file| file.page(offset..end)).ok_or(FsError::Stale);
+            self.delay().await;
+            page
+        })
+    }
+
+    fn commit(
+        &self,
+        files: Vec<FileCommit>,
+        chunks: Vec<NewChunk>,
+        durable: bool,
+    ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>> {
+        Box::pin(async move {
+            self.delay().await;
+            {
+                let mut faults = self.faults.lock();
+                if let Some(error) = faults.fail_commits {
+                    return Err(CommitError::Fs(error));
+                }
+                if faults.put_again > 0 || chunks.iter().any(|chunk| chunk.epoch < faults.refused_below) {
+                    faults.put_again = faults.put_again.saturating_sub(1);
+                    return Err(CommitError::PutAgain);
+                }
+            }
+            let results = self.apply(&files, &chunks, durable);
+            {
+                let mut requests = self.requests.lock();
+                requests.commits += 1;
+                requests.durable_commits += u64::from(durable);
+                requests.committed_extents += files.iter().map(|file| file.extents.len() as u64).sum::<u64>();
+            }
+            if durable {
+                self.sync_now();
+            }
+            self.delay().await;
+            Ok(results)
+        })
+    }
+
+    fn sync_log(&self) -> BoxFuture<'_, Result<(), FsError>> {
+        Box::pin(async move {
+            self.delay().await;
+            self.requests.lock().log_syncs += 1;
+            self.sync_now();
+            Ok(())
+        })
+    }
+
+    fn ticket(&self) -> Timestamp {
+        self.runtime.wall()
+    }
+}

@@ -1,0 +1,99 @@
+//! Open files and directories.
+
+use super::listing::DirectoryHandle;
+use super::types::{Handle, OpenFlags};
+use crate::data::{Descriptor, FileData};
+use crate::link::OpenGuard;
+use cairn_common::collections::FastMap;
+use cairn_common::error::FsError;
+use cairn_common::ids::Ino;
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+/// Held while a write to the end of a file finds out where that is and takes its place.
+pub type AppendLock = tokio::sync::Mutex<()>;
+
+/// An open file.
+pub struct OpenFile {
+    pub file: Arc<FileData>,
+    pub descriptor: Descriptor,
+    pub flags: OpenFlags,
+    pub append: Option<Arc<AppendLock>>,
+    /// Written through this handle since its last flush without an error.
+    pub has_written: AtomicBool,
+    /// Dropped last: the inode is closed when the data path has let go of it.
+    pub guard: OpenGuard,
+}
+
+impl OpenFile {
+    pub fn ino(&self) -> Ino {
+        self.guard.ino()
+    }
+}
+
+/// All handles.
+#[derive(Default)]
+pub struct Handles {
+    last: AtomicU64,
+    files: RwLock<FastMap<Handle, Arc<OpenFile>>>,
+    directories: RwLock<FastMap<Handle, Arc<DirectoryHandle>>>,
+    appends: Mutex<BTreeMap<Ino, Weak<AppendLock>>>,
+}
+
+impl Handles {
+    fn next(&self) -> Handle {
+        Handle(self.last.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub fn insert_file(&self, file: Arc<FileData>, flags: OpenFlags, guard: OpenGuard) -> Handle {
+        let handle = self.next();
+        let append = flags.append.then(|| self.append_lock(guard.ino()));
+        let descriptor = file.descriptor();
+        let open = OpenFile { file, descriptor, flags, append, has_written: AtomicBool::new(false), guard };
+        self.files.write().insert(handle, Arc::new(open));
+        handle
+    }
+
+    pub fn insert_directory(&self, directory: DirectoryHandle) -> Handle {
+        let handle = self.next();
+        self.directories.write().insert(handle, Arc::new(directory));
+        handle
+    }
+
+    pub fn file(&self, handle: Handle) -> Result<Arc<OpenFile>, FsError> {
+        self.files.read().get(&handle).cloned().ok_or(FsError::BadHandle)
+    }
+
+    pub fn directory(&self, handle: Handle) -> Result<Arc<DirectoryHandle>, FsError> {
+        self.directories.read().get(&handle).cloned().ok_or(FsError::BadHandle)
+    }
+
+    pub fn remove_file(&self, handle: Handle) -> Result<Arc<OpenFile>, FsError> {
+        self.files.write().remove(&handle).ok_or(FsError::BadHandle)
+    }
+
+    pub fn remove_directory(&self, handle: Handle) -> Result<(), FsError> {
+        self.directories.write().remove(&handle).map(|_| ()).ok_or(FsError::BadHandle)
+    }
+
+    /// All files, taken out, for the shutdown.
+    pub fn clear(&self) {
+        let files = std::mem::take(&mut *self.files.write());
+        drop(files);
+        self.directories.write().clear();
+    }
+
+    /// One lock per inode, shared by all that append to it.
+    fn append_lock(&self, ino: Ino) -> Arc<AppendLock> {
+        let mut appends = self.appends.lock();
+        appends.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = appends.get(&ino).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::new(AppendLock::default());
+        appends.insert(ino, Arc::downgrade(&lock));
+        lock
+    }
+}

@@ -1,0 +1,25 @@
+//! The file system as a library: what fuse-client and the command line call.
+//!
+//! One file per family of operations. All of them are safe to cancel: a mutation that was sent is driven to its answer in
+//! the background. `fast` has those that answer without waiting, from any thread.
+
+mod allocate;
+mod attributes;
+mod create;
+mod directories;
+mod fast;
+mod handles;
+mod io;
+mod listing;
+mod lookup;
+mod lookahead;
+mod open;
+mod remove;
+mod rename;
+mod start;
+mod sync;
+mod types;
+mod xattrs;
+
+pub use start::FileSystem;
+pub use types::{AllocateMode, Handle, OpenFlags, Opened, SeekTarget};

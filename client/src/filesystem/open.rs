@@ -1,0 +1,75 @@
+//! open(2) and the end of an open file. Close-to-open: an opening always asks the master.
+
+use super::start::FileSystem;
+use super::types::{Handle, OpenFlags, Opened};
+use crate::limits::CLOSED_EAGER;
+use crate::link::{AskError, OpenGuard};
+use cairn_common::attributes::{AttributeChange, Attributes};
+use cairn_common::error::FsError;
+use cairn_common::extent::ExtentPage;
+use cairn_common::ids::Ino;
+use cairn_common::wire::master::{MasterReply, MasterRequest};
+
+impl FileSystem {
+    /// Opens a regular file: fresh attributes, and its content as of now.
+    pub async fn open(&self, ino: Ino, flags: OpenFlags) -> Result<Opened, FsError> {
+        let opens = self.0.link.opens();
+        let guard = opens.begin(ino);
+        opens.settled(ino).await;
+        self.open_held(guard, flags).await
+    }
+
+    /// Opens an inode that already counts as open.
+    pub(super) async fn open_held(&self, guard: OpenGuard, flags: OpenFlags) -> Result<Opened, FsError> {
+        let ino = guard.ino();
+        // Keeps what is known of the file alive, so that an answer which our own changes overtake is noticed.
+        let file = self.0.data.file(ino);
+        let reading = self.0.cache.reading();
+        let reply = self.0.link.ask_in_session(|session| MasterRequest::Open { session, ino }).await;
+        let (attributes, extents) = match reply {
+            Ok(MasterReply::Opened { attributes, extents }) => (attributes, extents),
+            Ok(other) => return Err(AskError::unexpected(&other).to_fs("open")),
+            Err(error) => return Err(error.to_fs("open")),
+        };
+        let attributes = self.0.cache.learn(reading, attributes);
+        let mut opened = self.enter(attributes, &extents, guard, flags);
+        drop(file);
+        if flags.truncate {
+            opened.attributes = self.truncate_opened(opened.handle, ino).await?;
+        }
+        Ok(opened)
+    }
+
+    /// O_TRUNC.
+    async fn truncate_opened(&self, handle: Handle, ino: Ino) -> Result<Attributes, FsError> {
+        let change = AttributeChange { size: Some(0), ..AttributeChange::default() };
+        let result = self.set_attributes(ino, change, None).await;
+        if result.is_err() {
+            self.release(handle)?;
+        }
+        result
+    }
+
+    /// Makes the handle.
+    pub(super) fn enter(&self, attributes: Attributes, extents: &ExtentPage, guard: OpenGuard, flags: OpenFlags) -> Opened {
+        let file = self.0.data.file(attributes.ino);
+        let changed = self.0.versions.opened(attributes.ino, attributes.version);
+        file.opened(&attributes, extents, changed);
+        let handle = self.0.handles.insert_file(file, flags, guard);
+        Opened { handle, attributes: self.with_own_writes(attributes), keep_cache: !changed }
+    }
+
+    /// The descriptor is gone. What was written through it and not flushed is flushed in the background.
+    pub fn release(&self, handle: Handle) -> Result<(), FsError> {
+        let open = self.0.handles.remove_file(handle)?;
+        let ino = open.ino();
+        drop(open);
+        let opens = self.0.link.opens();
+        // Somebody may wait for the space of a file without a name.
+        let is_garbage = !opens.is_open(ino) && self.0.cache.is_unlinked(ino);
+        if is_garbage || opens.closed_count() >= CLOSED_EAGER {
+            self.0.link.renew_soon();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! rename, with RENAME_NOREPLACE and RENAME_EXCHANGE.
+//!
+//! Programs replace a file by writing a new one and renaming it over the old. A crash between the two must leave the old or the
+//! new content, not an empty file: so what was written to the file being moved goes to the master first.
+
+use super::lookup::check_name;
+use super::start::FileSystem;
+use cairn_common::error::FsError;
+use cairn_common::ids::Ino;
+use cairn_common::wire::master::{Mutation, RenameMode};
+
+impl FileSystem {
+    pub async fn rename(
+        &self,
+        from_parent: Ino,
+        from_name: &[u8],
+        to_parent: Ino,
+        to_name: &[u8],
+        mode: RenameMode,
+    ) -> Result<(), FsError> {
+        check_name(from_name)?;
+        check_name(to_name)?;
+        let cache = &self.0.cache;
+        let moved = cache.entry_hint(from_parent, from_name);
+        let met = cache.entry_hint(to_parent, to_name);
+        self.flush_before_rename(moved).await;
+        let changing = cache.changing_names(&[(from_parent, from_name), (to_parent, to_name)]);
+        let mutation = Mutation::Rename {
+            from_parent,
+            from_name: from_name.to_vec(),
+            to_parent,
+            to_name: to_name.to_vec(),
+            mode,
+        };
+        let reply = self.0.link.mutate(mutation, false).await;
+        drop(changing);
+        // Links, times and versions of both have changed.
+        moved.into_iter().chain(met).for_each(|ino| drop(cache.changing(ino)));
+        reply.map_err(|error| error.to_fs("rename"))?;
+        // Two names of one inode: rename does nothing, and both stay.
+        if mode != RenameMode::Exchange && moved.is_some() && moved != met {
+            cache.set_entry(from_parent, from_name, None);
+        }
+        Ok(())
+    }
+
+    /// An error is remembered by the file and told at its next fsync or close.
+    async fn flush_before_rename(&self, moved: Option<Ino>) {
+        if let Some(ino) = moved
+            && self.0.data.has_dirty()
+        {
+            let file = self.0.data.file(ino);
+            if file.has_dirty() {
+                let _ = file.flush().await;
+            }
+        }
+    }
+}

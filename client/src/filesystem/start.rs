@@ -1,0 +1,180 @@
+//! Beginning and end of a file system.
+
+use super::handles::Handles;
+use super::lookahead::Lookahead;
+use crate::cache::{KnownVersions, MetadataCache};
+use crate::counters::{Counters, Counts};
+use crate::data::{DataSettings, DataStore, PoolChooser};
+use crate::link::{AskError, Keeper, Link, MasterMetadata, StartError};
+use crate::ports::{Metadata, Targets};
+use crate::settings::Settings;
+use crate::targets::TargetPool;
+use cairn_common::attributes::{Attributes, FileKind};
+use cairn_common::error::FsError;
+use cairn_common::ids::PoolId;
+use cairn_common::map::ClusterMap;
+use cairn_common::wire::master::Usage;
+use cairn_runtime::Runtime;
+use cairn_runtime::clock::Moment;
+use cairn_runtime::task::TaskGuard;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A file system to which this process is connected. Cheap to clone; ends with [`shutdown`](FileSystem::shutdown) or with the last clone.
+#[derive(Clone)]
+pub struct FileSystem(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub runtime: Runtime,
+    pub link: Arc<Link>,
+    pub targets: Arc<TargetPool>,
+    pub data: Arc<DataStore>,
+    pub cache: Arc<MetadataCache>,
+    pub versions: Arc<KnownVersions>,
+    pub handles: Handles,
+    pub counts: Arc<Counts>,
+    pub usage: Mutex<Option<(Usage, Moment)>>,
+    pub lookahead: Lookahead,
+    pub attribute_ttl: Duration,
+    cluster: [u8; 16],
+    keeper: Keeper,
+    _map_follower: TaskGuard,
+}
+
+impl FileSystem {
+    /// Connects to the master, opens a session and fetches the cluster map; says within `settings.connect_limit` why that can't be.
+    pub async fn connect(runtime: Runtime, settings: Settings) -> Result<FileSystem, StartError> {
+        let counts = Arc::new(Counts::default());
+        let (keeper, link, welcome) = Keeper::start(&runtime, &settings, Arc::clone(&counts)).await?;
+        let started = Self::start(runtime, &settings, counts, keeper, link, welcome.cluster).await?;
+        started.0.cache.learn_own(welcome.root);
+        Ok(started)
+    }
+
+    async fn start(
+        runtime: Runtime,
+        settings: &Settings,
+        counts: Arc<Counts>,
+        keeper: Keeper,
+        link: Arc<Link>,
+        cluster: [u8; 16],
+    ) -> Result<FileSystem, StartError> {
+        let refused = |error: AskError| StartError::Refused { master: settings.master, reason: error.to_string() };
+        let starting = TargetPool::start(&runtime, &link, settings.credentials.clone(), Arc::clone(&counts));
+        let (targets, map_follower) = match runtime.timeout(settings.connect_limit, starting).await {
+            Ok(started) => started.map_err(refused)?,
+            Err(elapsed) => {
+                let reason = format!("no cluster map: {elapsed}");
+                return Err(StartError::NoMaster { master: settings.master, waited: settings.connect_limit, reason });
+            }
+        };
+        let pool = choose_pool(&targets, settings.pool.as_deref())?;
+        let cache = Arc::new(MetadataCache::new(runtime.clone(), settings.attribute_ttl, Arc::clone(&counts)));
+        let versions = Arc::new(KnownVersions::default());
+        let targets_port: Arc<dyn Targets> = Arc::clone(&targets) as _;
+        let metadata: Arc<dyn Metadata> = Arc::new(MasterMetadata {
+            link: Arc::clone(&link),
+            targets: Arc::clone(&targets_port),
+            cache: Arc::clone(&cache),
+            versions: Arc::clone(&versions),
+        });
+        let data_settings = DataSettings {
+            write_buffer_bytes: settings.write_buffer_bytes,
+            block_cache_bytes: settings.block_cache_bytes,
+            readahead_bytes: settings.readahead_bytes as u64,
+            pool,
+            ..DataSettings::for_pool(PoolId::default())
+        };
+        let data = DataStore::new(runtime.clone(), metadata, targets_port, data_settings);
+        Ok(FileSystem(Arc::new(Inner {
+            runtime,
+            link,
+            targets,
+            data,
+            cache,
+            versions,
+            handles: Handles::default(),
+            counts,
+            usage: Mutex::new(None),
+            lookahead: Lookahead::default(),
+            attribute_ttl: settings.attribute_ttl,
+            cluster,
+            keeper,
+            _map_follower: map_follower,
+        })))
+    }
+
+    /// Flushes everything, then ends the session and all connections. The first error of the flush, if any; operations that
+    /// are still under way fail.
+    pub async fn shutdown(&self) -> Result<(), FsError> {
+        let flushed = self.0.data.flush_all().await;
+        self.0.handles.clear();
+        self.0.keeper.shut_down().await;
+        self.0.targets.shut_down();
+        flushed
+    }
+
+    /// Names the cluster.
+    pub fn cluster(&self) -> [u8; 16] {
+        self.0.cluster
+    }
+
+    /// How long attributes and entries are believed, here and in whatever caches they are handed to.
+    pub fn attribute_ttl(&self) -> Duration {
+        self.0.attribute_ttl
+    }
+
+    /// The newest cluster map known.
+    pub fn map(&self) -> Arc<ClusterMap> {
+        self.0.targets.map()
+    }
+
+    /// What was done since the start.
+    pub fn counters(&self) -> Counters {
+        self.0.counts.snapshot(self.0.data.counters())
+    }
+
+    /// Attributes as this client sees the file: with what was written here and is not yet with the master.
+    pub(super) fn with_own_writes(&self, mut attributes: Attributes) -> Attributes {
+        let inner = &self.0;
+        let is_regular = attributes.kind == FileKind::Regular;
+        if !is_regular || !(inner.link.opens().is_open(attributes.ino) || inner.data.has_dirty()) {
+            return attributes;
+        }
+        let file = inner.data.file(attributes.ino);
+        file.refreshed(&attributes);
+        attributes.size = file.local_size();
+        attributes.mtime = file.local_mtime();
+        if file.has_dirty() {
+            attributes.ctime = attributes.ctime.max(attributes.mtime);
+            // Some programs take a file without blocks for one hole.
+            attributes.allocated = attributes.allocated.max(attributes.size);
+        }
+        attributes
+    }
+}
+
+/// Where new chunks go: into the pool of that name, or the cluster's first.
+fn choose_pool(targets: &Arc<TargetPool>, wanted: Option<&str>) -> Result<PoolChooser, StartError> {
+    let map = targets.map();
+    let found = match wanted {
+        None => map.pools.first(),
+        Some(name) => map.pools.iter().find(|pool| pool.name == name),
+    };
+    match (found, wanted) {
+        (Some(pool), _) => Ok(PoolChooser::only(pool.id)),
+        (None, None) => {
+            // The cluster may yet get one: writes wait until then.
+            let targets = Arc::downgrade(targets);
+            Ok(PoolChooser::new(move |_| {
+                let map = targets.upgrade().map(|targets| targets.map());
+                map.and_then(|map| map.pools.first().map(|pool| pool.id)).unwrap_or_default()
+            }))
+        }
+        (None, Some(wanted)) => {
+            let names: Vec<&str> = map.pools.iter().map(|pool| pool.name.as_str()).collect();
+            Err(StartError::NoSuchPool { wanted: wanted.to_owned(), known: names.join(", ") })
+        }
+    }
+}

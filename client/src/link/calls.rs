@@ -1,0 +1,278 @@
+//! Requests that are sent until they are answered.
+
+use super::backoff::Backoff;
+use super::open_inodes::OpenInodes;
+use super::session::{Contact, Line, LineFailure};
+use crate::counters::Counts;
+use crate::limits::{MUTATIONS_IN_FLIGHT_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, TRY_LIMIT};
+use bytes::Bytes;
+use cairn_common::codec::{decode, encode};
+use cairn_common::error::FsError;
+use cairn_common::ids::{MapEpoch, SessionId};
+use cairn_common::time::Timestamp;
+use cairn_common::wire::master::{MasterAnswer, MasterError, MasterReply, MasterRequest};
+use cairn_runtime::Runtime;
+use cairn_runtime::clock::Moment;
+use cairn_runtime::network::{CallError, Message};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, watch};
+
+/// The way to the master, for everybody in the client.
+pub struct Link {
+    pub(super) runtime: Runtime,
+    /// Patience of a caller.
+    master_wait: Duration,
+    pub(super) contact: watch::Sender<Contact>,
+    pub(super) opens: Arc<OpenInodes>,
+    pub(super) counts: Arc<Counts>,
+    /// Wall time of the master as it last told it.
+    ticket: watch::Sender<Timestamp>,
+    /// Newest map epoch that the master spoke of.
+    epoch: watch::Sender<MapEpoch>,
+    /// Counts requests that make something durable, and those who ask for it: which came first.
+    ticks: AtomicU64,
+    /// Everything answered before this tick is on stable storage.
+    durable: AtomicU64,
+    /// One permit per mutation that was sent and not answered.
+    pub(super) mutations: Arc<Semaphore>,
+    /// Rung to have the session renewed now.
+    pub(super) renew_now: Notify,
+}
+
+/// Why a request has no answer that the caller can use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    #[error("{0}")]
+    Refused(MasterError),
+    #[error("the master did not answer for {0:?}")]
+    Away(Duration),
+    #[error("the session ended while the request was under way; whether it was done is unknown")]
+    Unknown,
+    #[error("the file system was shut down")]
+    Closed,
+    #[error("the request cannot be sent: {0}")]
+    Unsendable(String),
+    #[error("the master's answer makes no sense: {0}")]
+    Garbled(String),
+}
+
+impl AskError {
+    /// What the application is told. Everything but a plain answer is logged here, once, with its request.
+    pub fn to_fs(&self, request: &str) -> FsError {
+        match self {
+            AskError::Refused(MasterError::Fs(error)) => return *error,
+            AskError::Closed => {}
+            other => tracing::error!("{request} fails: {other}"),
+        }
+        match self {
+            AskError::Refused(MasterError::Denied { .. }) => FsError::AccessDenied,
+            _ => FsError::Io,
+        }
+    }
+
+    pub fn unexpected(reply: &MasterReply) -> Self {
+        let mut text = format!("{reply:?}");
+        text.truncate(text.floor_char_boundary(200.min(text.len())));
+        AskError::Garbled(text)
+    }
+}
+
+/// Why one try brought no reply.
+#[derive(Debug)]
+pub(super) enum TryError {
+    Refused(MasterError),
+    /// Whether the master did it is unknown.
+    NoAnswer,
+    /// It was not sent and never can be.
+    Unsendable(String),
+    Garbled(String),
+}
+
+impl Link {
+    pub(super) fn new(runtime: Runtime, master_wait: Duration, counts: Arc<Counts>) -> Arc<Self> {
+        Arc::new(Self {
+            runtime,
+            master_wait,
+            contact: watch::Sender::new(Contact::Away),
+            opens: Arc::default(),
+            counts,
+            ticket: watch::Sender::new(Timestamp::EPOCH),
+            epoch: watch::Sender::new(MapEpoch(0)),
+            ticks: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            mutations: Arc::new(Semaphore::new(MUTATIONS_IN_FLIGHT_MAX)),
+            renew_now: Notify::new(),
+        })
+    }
+
+    pub fn opens(&self) -> &Arc<OpenInodes> {
+        &self.opens
+    }
+
+    /// The newest time of the master that we know.
+    pub fn ticket(&self) -> Timestamp {
+        *self.ticket.borrow()
+    }
+
+    /// Waits, at most for `limit`, for a newer time of the master.
+    pub async fn ticket_after(&self, old: Timestamp, limit: Duration) -> Option<Timestamp> {
+        let mut tickets = self.ticket.subscribe();
+        let newer = self.runtime.timeout(limit, tickets.wait_for(|ticket| *ticket > old)).await;
+        newer.ok()?.ok().map(|ticket| *ticket)
+    }
+
+    /// Follows the map epochs that the master speaks of.
+    pub fn epochs(&self) -> watch::Receiver<MapEpoch> {
+        self.epoch.subscribe()
+    }
+
+    /// Has the session renewed soon, which brings a fresh ticket and tells what was closed.
+    pub fn renew_soon(&self) {
+        self.renew_now.notify_one();
+    }
+
+    /// A point in the order of this client's requests.
+    pub fn mark(&self) -> u64 {
+        self.ticks.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Something that makes everything before it durable was asked for at `mark`, and was done.
+    pub(super) fn note_durable(&self, mark: u64) {
+        self.durable.fetch_max(mark, Ordering::Relaxed);
+    }
+
+    /// Makes everything durable that the master answered before `mark`, unless that has happened since.
+    pub async fn sync_log_since(&self, mark: u64) -> Result<(), AskError> {
+        if self.durable.load(Ordering::Relaxed) > mark {
+            return Ok(());
+        }
+        let begun = self.mark();
+        match self.ask(MasterRequest::SyncLog).await? {
+            MasterReply::LogSynced => {
+                self.note_durable(begun);
+                Ok(())
+            }
+            other => Err(AskError::unexpected(&other)),
+        }
+    }
+
+    pub(super) fn note_time(&self, now: Timestamp) {
+        self.ticket.send_if_modified(|known| {
+            let newer = now > *known;
+            *known = now.max(*known);
+            newer
+        });
+    }
+
+    pub(super) fn note_epoch(&self, epoch: MapEpoch) {
+        self.epoch.send_if_modified(|known| {
+            let newer = epoch > *known;
+            *known = epoch.max(*known);
+            newer
+        });
+    }
+
+    /// A request without a session, sent until it is answered or the caller's patience ends.
+    pub async fn ask(&self, request: MasterRequest) -> Result<MasterReply, AskError> {
+        self.ask_in_session(|_| request.clone()).await
+    }
+
+    /// A request that names the session, whichever it is by then. It must do no harm when done twice.
+    pub async fn ask_in_session(&self, make: impl Fn(SessionId) -> MasterRequest + Send) -> Result<MasterReply, AskError> {
+        let deadline = self.deadline();
+        let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
+        loop {
+            let line = self.line(deadline).await?;
+            match self.try_once(&line, &make(line.session.id)).await {
+                Ok(reply) => return Ok(reply),
+                Err(TryError::Refused(MasterError::NoSuchSession(_))) => line.fail(LineFailure::SessionGone),
+                Err(TryError::Refused(MasterError::Unavailable(reason))) => tracing::debug!("the master asks to come again: {reason}"),
+                Err(TryError::NoAnswer) => {}
+                Err(TryError::Refused(error)) => return Err(AskError::Refused(error)),
+                Err(TryError::Unsendable(reason)) => return Err(AskError::Unsendable(reason)),
+                Err(TryError::Garbled(reason)) => return Err(AskError::Garbled(reason)),
+            }
+            self.counts.master_retries.add(1);
+            let pause = self.runtime.sleep(backoff.pause());
+            self.until(deadline, pause).await?;
+        }
+    }
+
+    /// One try within `limit`, for what is not worth waiting for. `None` without an answer.
+    pub async fn ask_quickly(&self, limit: Duration, request: &MasterRequest) -> Option<MasterReply> {
+        let deadline = self.runtime.now().plus(limit);
+        let line = self.present_line()?;
+        self.until(deadline, self.try_once(&line, request)).await.ok()?.ok()
+    }
+
+    pub(super) fn deadline(&self) -> Moment {
+        self.runtime.now().plus(self.master_wait)
+    }
+
+    /// Waits for work, at most until the deadline.
+    pub(super) async fn until<T>(&self, deadline: Moment, work: impl Future<Output = T>) -> Result<T, AskError> {
+        let limit = deadline.since(self.runtime.now());
+        self.runtime.timeout(limit, work).await.map_err(|_| AskError::Away(self.master_wait))
+    }
+
+    /// A line that works as far as we know; waits for one until the deadline.
+    pub(super) async fn line(&self, deadline: Moment) -> Result<Arc<Line>, AskError> {
+        if let Some(line) = self.present_line() {
+            return Ok(line);
+        }
+        self.until(deadline, self.next_line()).await?
+    }
+
+    fn present_line(&self) -> Option<Arc<Line>> {
+        match &*self.contact.borrow() {
+            Contact::Here(line) if line.failure().is_none() => Some(Arc::clone(line)),
+            _ => None,
+        }
+    }
+
+    /// Waits for a line as long as it takes; fails only when the file system is shut down.
+    pub(super) async fn next_line(&self) -> Result<Arc<Line>, AskError> {
+        let mut contact = self.contact.subscribe();
+        loop {
+            match &*contact.borrow_and_update() {
+                Contact::Here(line) if line.failure().is_none() => return Ok(Arc::clone(line)),
+                Contact::Here(_) | Contact::Away => {}
+                Contact::Closed => return Err(AskError::Closed),
+            }
+            if contact.changed().await.is_err() {
+                return Err(AskError::Closed);
+            }
+        }
+    }
+
+    /// Sends a request once over a line. A line that stays silent is reported to the keeper.
+    pub(super) async fn try_once(&self, line: &Line, request: &MasterRequest) -> Result<MasterReply, TryError> {
+        self.counts.master_requests.add(1);
+        let started = self.runtime.now();
+        let message = Message { head: encode(request).into(), body: Bytes::new() };
+        let reply = match self.runtime.timeout(TRY_LIMIT, line.connection.call(message)).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(CallError::ConnectionLost(_))) => {
+                line.fail(LineFailure::Broken);
+                return Err(TryError::NoAnswer);
+            }
+            Ok(Err(CallError::Dropped(_))) => return Err(TryError::NoAnswer),
+            Ok(Err(CallError::TooLarge(reason))) => return Err(TryError::Unsendable(reason)),
+            Err(_) => {
+                // Others were answered meanwhile: the line is fine, only this answer takes long.
+                if !line.heard_since(started) {
+                    line.fail(LineFailure::Broken);
+                }
+                return Err(TryError::NoAnswer);
+            }
+        };
+        line.note_answer(self.runtime.now());
+        match decode::<MasterAnswer>("an answer of the master", &reply.head) {
+            Ok(answer) => answer.map_err(TryError::Refused),
+            Err(error) => Err(TryError::Garbled(error.to_string())),
+        }
+    }
+}

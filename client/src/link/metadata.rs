@@ -1,0 +1,109 @@
+//! The master as the data path sees it.
+
+use super::calls::{AskError, Link};
+use crate::cache::{KnownVersions, MetadataCache};
+use crate::limits::{EXTENT_PAGES_MAX, QUICK_LIMIT};
+use crate::ports::{CommitError, Metadata, Targets};
+use cairn_common::attributes::Attributes;
+use cairn_common::error::FsError;
+use cairn_common::extent::{ExtentPage, NewChunk};
+use cairn_common::ids::{ChunkId, Ino, MapEpoch};
+use cairn_common::time::Timestamp;
+use cairn_common::wire::master::{FileCommit, MasterError, MasterReply, MasterRequest, Mutation, MutationReply};
+use cairn_runtime::task::BoxFuture;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The link, and what commits teach the caches.
+pub struct MasterMetadata {
+    pub link: Arc<Link>,
+    pub targets: Arc<dyn Targets>,
+    pub cache: Arc<MetadataCache>,
+    pub versions: Arc<KnownVersions>,
+}
+
+impl MasterMetadata {
+    async fn gather_extents(&self, ino: Ino, offset: u64, end: u64) -> Result<ExtentPage, FsError> {
+        let mut gathered = ExtentPage::default();
+        let mut chunks: BTreeSet<ChunkId> = BTreeSet::new();
+        let mut from = offset;
+        for _ in 0..EXTENT_PAGES_MAX {
+            let reply = self.link.ask(MasterRequest::Extents { ino, offset: from, end }).await;
+            let page = match reply.map_err(|error| error.to_fs("reading the extents of a file"))? {
+                MasterReply::Extents(page) => page,
+                other => return Err(AskError::unexpected(&other).to_fs("reading the extents of a file")),
+            };
+            gathered.extents.extend(page.extents);
+            gathered.chunks.extend(page.chunks.into_iter().filter(|chunk| chunks.insert(chunk.id)));
+            gathered.more_from = page.more_from;
+            match page.more_from {
+                Some(next) if next > from && next < end => from = next,
+                _ => break,
+            }
+        }
+        Ok(gathered)
+    }
+
+    async fn publish(
+        &self,
+        files: Vec<FileCommit>,
+        chunks: Vec<NewChunk>,
+        durable: bool,
+    ) -> Result<Vec<Result<Attributes, FsError>>, CommitError> {
+        let inodes: Vec<Ino> = files.iter().map(|file| file.ino).collect();
+        let tickets = chunks.iter().map(|chunk| chunk.ticket).max();
+        match self.link.mutate(Mutation::Commit { files, chunks }, durable).await {
+            Ok(MutationReply::Committed(results)) if results.len() == inodes.len() => {
+                let learn = |attributes: Attributes| {
+                    self.versions.changed_by_us(attributes.ino, attributes.version);
+                    self.cache.learn_own(attributes)
+                };
+                Ok(results.into_iter().map(|result| result.map(learn)).collect())
+            }
+            Ok(_) => Err(CommitError::Fs(AskError::Garbled("not the answer to a commit".to_owned()).to_fs("a commit"))),
+            Err(AskError::Refused(MasterError::MapMoved { now })) => {
+                self.targets.refresh_map(MapEpoch(now.0.saturating_sub(1))).await;
+                Err(CommitError::PutAgain)
+            }
+            Err(AskError::Refused(MasterError::TicketExpired)) => {
+                self.await_ticket_after(tickets).await;
+                Err(CommitError::PutAgain)
+            }
+            Err(error) => Err(CommitError::Fs(error.to_fs("a commit"))),
+        }
+    }
+
+    /// Has the session renewed, which brings the master's time; puts under the old ticket would be refused again.
+    async fn await_ticket_after(&self, refused: Option<Timestamp>) {
+        let Some(refused) = refused else { return };
+        self.link.renew_soon();
+        // Whoever gets no newer ticket in time puts again all the same, and is refused again.
+        let _ = self.link.ticket_after(refused, QUICK_LIMIT).await;
+    }
+}
+
+impl Metadata for MasterMetadata {
+    fn extents(&self, ino: Ino, offset: u64, end: u64) -> BoxFuture<'_, Result<ExtentPage, FsError>> {
+        Box::pin(self.gather_extents(ino, offset, end))
+    }
+
+    fn commit(
+        &self,
+        files: Vec<FileCommit>,
+        chunks: Vec<NewChunk>,
+        durable: bool,
+    ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>> {
+        Box::pin(self.publish(files, chunks, durable))
+    }
+
+    fn sync_log(&self) -> BoxFuture<'_, Result<(), FsError>> {
+        Box::pin(async {
+            let mark = self.link.mark();
+            self.link.sync_log_since(mark).await.map_err(|error| error.to_fs("a sync of the master's log"))
+        })
+    }
+
+    fn ticket(&self) -> Timestamp {
+        self.link.ticket()
+    }
+}

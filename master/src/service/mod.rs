@@ -1,0 +1,30 @@
+//! The role of the master: the state machine behind one port, and everything that is not worth a place in the log.
+//!
+//! - [`run`](run::run) starts and ends it; [`identity`] keeps its keys; [`connections`] reads calls and checks who may ask what.
+//! - [`master`] is what all parts share: the store, and the way of a command into it.
+//! - [`namespace`], [`cluster`], [`join`] answer requests, one file per family.
+//! - [`session_table`] and [`server_table`] are soft state: who has what open, who was heard when. Pure, lost with the process;
+//!   clients and chunkservers bring it back when they return.
+//! - [`background`] does what nobody asks for: ends silent sessions, watches targets, removes extents, collects chunks.
+//!
+//! Everything runs on one thread, and between a look at the state and the command that rests on it there is no await.
+
+mod background;
+mod cluster;
+mod collector;
+mod connections;
+mod identity;
+mod join;
+mod master;
+mod namespace;
+mod run;
+mod server_table;
+mod session_table;
+mod settings;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+pub use run::{Serving, run};
+pub use settings::{Settings, StartError};

@@ -1,0 +1,10 @@
+//! Tests of the state machine: against a reference model, and case by case.
+
+mod cases;
+mod cluster;
+mod collecting;
+mod exactly_once;
+mod extents;
+mod model;
+mod random;
+mod world;

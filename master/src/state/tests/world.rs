@@ -1,0 +1,178 @@
+//! A cluster in memory that commands are applied to, and shorthands for them.
+
+use crate::state::command::{Command, NewCluster, Stamped};
+use crate::state::outcome::Outcome;
+use crate::state::{apply, check, read};
+use crate::store::tables::{Batch, MemoryTables, Table};
+use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, Owner};
+use cairn_common::extent::{ChunkInfo, Extent, NewChunk, SlotMask};
+use cairn_common::ids::{ChunkId, Ino, LogIndex, MapEpoch, Sequence, SessionId};
+use cairn_common::scheme::Scheme;
+use cairn_common::time::Timestamp;
+use cairn_common::wire::master::{FileCommit, MasterError, Mutation, MutationReply};
+use std::time::Duration;
+
+/// Two sessions that every world has.
+pub const ALICE: SessionId = SessionId(1);
+pub const BOB: SessionId = SessionId(2);
+pub const CHUNK_BYTES: u32 = 64;
+
+pub struct World {
+    pub tables: MemoryTables,
+    pub index: LogIndex,
+    pub at: Timestamp,
+    pub sequence: u64,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let mut world = Self { tables: MemoryTables::new(), index: LogIndex::ZERO, at: Timestamp::from_parts(1_000_000, 0), sequence: 0 };
+        let new = NewCluster {
+            cluster: [7; 16],
+            pool_name: "main".to_owned(),
+            scheme: Scheme::new(4, 2).unwrap(),
+            prefix_bits: 3,
+            root_owner: Owner { uid: 0, gid: 0 },
+            placement_seed: 42,
+        };
+        assert_eq!(world.apply(Command::Initialise(new)), Outcome::Done);
+        for session in [ALICE, BOB] {
+            let opened = world.apply(Command::OpenSession { previous: None, description: "test".to_owned(), open: Vec::new() });
+            assert!(matches!(opened, Outcome::Session { session: given, resumed: false, .. } if given == session));
+        }
+        world
+    }
+
+    /// Applies a command once. A refusal must not change anything but the stored result.
+    pub fn step(&mut self, command: Command) -> Outcome {
+        self.index = self.index.next();
+        self.at = self.at.plus(Duration::from_millis(1));
+        let mut batch = Batch::new(&self.tables);
+        let outcome = apply(&mut batch, self.index, &Stamped { at: self.at, command }).expect("memory does not fail");
+        let changes = batch.into_changes();
+        if matches!(outcome, Outcome::Refused(_)) {
+            let touched: Vec<_> = changes.clone().into_iter().filter(|(table, _, _)| *table != Table::Results).collect();
+            assert!(touched.is_empty(), "{outcome:?} changed {touched:?}");
+        }
+        self.tables.commit(changes);
+        outcome
+    }
+
+    /// Applies a command until it is done.
+    pub fn apply(&mut self, command: Command) -> Outcome {
+        for _ in 0..10_000 {
+            match self.step(command.clone()) {
+                Outcome::Again => {}
+                outcome => return outcome,
+            }
+        }
+        panic!("{command:?} does not end");
+    }
+
+    pub fn command(&mut self, mutation: Mutation, holders: &[SessionId]) -> Command {
+        self.sequence += 1;
+        let sequence = Sequence(self.sequence);
+        let acknowledged = Sequence(self.sequence.saturating_sub(3));
+        Command::Mutate { session: ALICE, sequence, acknowledged, holders: holders.to_vec(), mutation }
+    }
+
+    pub fn mutate_held(&mut self, mutation: Mutation, holders: &[SessionId]) -> Result<MutationReply, MasterError> {
+        let command = self.command(mutation, holders);
+        match self.apply(command) {
+            Outcome::Mutated(reply) => Ok(reply),
+            Outcome::Refused(error) => Err(error),
+            other => panic!("a mutation came to {other:?}"),
+        }
+    }
+
+    pub fn mutate(&mut self, mutation: Mutation) -> Result<MutationReply, MasterError> {
+        self.mutate_held(mutation, &[])
+    }
+
+    /// Does what must succeed and answers the attributes in the reply.
+    pub fn change(&mut self, mutation: Mutation) -> Attributes {
+        match self.mutate(mutation).unwrap() {
+            MutationReply::Inode(attributes) | MutationReply::Removed(attributes) => attributes,
+            other => panic!("no attributes in {other:?}"),
+        }
+    }
+
+    pub fn make(&mut self, parent: Ino, name: &str, kind: FileKind) -> Ino {
+        self.change(create(parent, name, kind)).ino
+    }
+
+    pub fn file(&mut self, name: &str) -> Ino {
+        self.make(Ino::ROOT, name, FileKind::Regular)
+    }
+
+    pub fn directory(&mut self, name: &str) -> Ino {
+        self.make(Ino::ROOT, name, FileKind::Directory)
+    }
+
+    pub fn attributes(&self, ino: Ino) -> Attributes {
+        read::attributes(&self.tables, ino).unwrap()
+    }
+
+    /// Writes `bytes` of a chunk at `offset` of a file, new if need be.
+    pub fn write(&mut self, ino: Ino, offset: u64, bytes: u32, chunk: u8, chunk_offset: u32) -> Result<Attributes, MasterError> {
+        let extent = Extent { file_offset: offset, bytes, chunk: chunk_id(chunk), chunk_offset };
+        let commit = self.commit(ino, vec![extent]);
+        match self.mutate(commit)? {
+            MutationReply::Committed(mut answers) => Ok(answers.remove(0)?),
+            other => panic!("a commit came to {other:?}"),
+        }
+    }
+
+    /// A commit for one file, with all its chunks as new ones.
+    pub fn commit(&self, ino: Ino, extents: Vec<Extent>) -> Mutation {
+        let mut ids: Vec<_> = extents.iter().map(|extent| extent.chunk).collect();
+        ids.sort();
+        ids.dedup();
+        let chunks = ids.into_iter().map(|id| self.new_chunk(id)).collect();
+        Mutation::Commit { files: vec![FileCommit { ino, extents, size_at_least: 0, mtime: self.at }], chunks }
+    }
+
+    pub fn new_chunk(&self, id: ChunkId) -> NewChunk {
+        let info = ChunkInfo {
+            id,
+            bytes: CHUNK_BYTES,
+            pool: read::DEFAULT_POOL,
+            scheme: Scheme::copies(2),
+            slots: SlotMask::from_slots([0, 2, 5]),
+        };
+        NewChunk { info, epoch: self.epoch(), ticket: self.at }
+    }
+
+    pub fn epoch(&self) -> MapEpoch {
+        read::map_epoch(&self.tables).unwrap()
+    }
+
+    /// Finishes all background removal.
+    pub fn shrink_all(&mut self) {
+        for ino in read::shrinking(&self.tables, usize::MAX).unwrap() {
+            assert_eq!(self.apply(Command::Shrink { ino }), Outcome::Done);
+        }
+    }
+
+    #[track_caller]
+    pub fn assert_sound(&self) {
+        assert_eq!(check(&self.tables).unwrap(), Vec::<String>::new());
+    }
+}
+
+pub fn chunk_id(number: u8) -> ChunkId {
+    ChunkId([number; 32])
+}
+
+pub fn new_inode(kind: FileKind) -> NewInode {
+    let symlink_target = if kind == FileKind::Symlink { b"there".to_vec() } else { Vec::new() };
+    NewInode { kind, mode: 0o640, owner: Owner { uid: 10, gid: 20 }, rdev: 0, symlink_target }
+}
+
+pub fn create(parent: Ino, name: &str, kind: FileKind) -> Mutation {
+    Mutation::Create { parent, name: name.into(), inode: new_inode(kind), open: false, or_existing: false }
+}
+
+pub fn set_size(ino: Ino, size: u64) -> Mutation {
+    Mutation::SetAttributes { ino, change: AttributeChange { size: Some(size), ..AttributeChange::default() } }
+}
