@@ -15,6 +15,5 @@ pub mod segment;
 pub mod service;
 pub mod target;
 
-
 pub use service::{Serving, Settings, StartError, run};
 pub use target::{OpenError, Put, Target, TargetSettings};

@@ -26,3 +26,6 @@ pub use counters::Counters;
 pub use filesystem::{AllocateMode, FileSystem, Handle, OpenFlags, Opened, SeekTarget};
 pub use link::StartError;
 pub use settings::Settings;
+
+#[cfg(test)]
+mod tests;

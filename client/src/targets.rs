@@ -187,9 +187,7 @@ impl TargetPool {
         if present.epoch > known {
             return present;
         }
-        if let Some(MasterReply::Map(Some(map))) =
-            self.link.ask_quickly(QUICK_LIMIT, &MasterRequest::Map { known: present.epoch }).await
-        {
+        if let Some(MasterReply::Map(Some(map))) = self.link.ask_quickly(QUICK_LIMIT, &MasterRequest::Map { known: present.epoch }).await {
             self.adopt(map);
         }
         self.map()

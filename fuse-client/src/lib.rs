@@ -1,1 +1,14 @@
+//! The kernel adapter: decodes what the kernel asks, calls the client library, replies. No policy lives here.
+//!
+//! Requests arrive on a few threads. What the library can answer from memory is answered there and then; everything else
+//! becomes a task of its own, so that a slow or stuck request never holds up another.
 
+mod adapter;
+mod convert;
+mod directory;
+mod errno;
+mod mount;
+mod options;
+
+pub use mount::{MountError, Mounted, mount, unmount};
+pub use options::{MountOptions, OptionError};

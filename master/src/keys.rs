@@ -413,3 +413,49 @@ pub fn shrinking_start() -> Key {
 pub fn parse_shrinking(key: &[u8]) -> Result<Ino, StoreError> {
     number_u64(key.get(1..)).map(Ino)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::record::{Dentry, Shrinking};
+    use cairn_common::attributes::FileKind;
+
+    #[test]
+    fn keys_order_as_their_parts() {
+        let times = [i64::MIN, -1, 0, 1, i64::MAX].map(|nanos| dead_chunk(Timestamp::from_nanos(nanos), ChunkId([9; 32])));
+        assert!(times.windows(2).all(|pair| *pair[0] < *pair[1]));
+        assert!(*times[4] < *deletions_start());
+        assert!(*extent(Ino(1), 255) < *extent(Ino(1), 256) && *extent(Ino(1), u64::MAX) < *extent(Ino(2), 0));
+        assert!(*dentry(Ino(1), &[255; 255]) < *dentries(Ino(2)));
+    }
+
+    #[test]
+    fn keys_come_back_apart() {
+        let time = Timestamp::from_nanos(-5);
+        assert_eq!(parse_dead_chunk(&dead_chunk(time, ChunkId([3; 32]))).unwrap(), (time, ChunkId([3; 32])));
+        assert_eq!(parse_dentry(&dentry(Ino(7), b"name")).unwrap(), (Ino(7), b"name".as_slice()));
+        assert_eq!(parse_extent(&extent(Ino(7), 9)).unwrap(), (Ino(7), 9));
+        assert_eq!(parse_orphan(&orphan(Ino(7), SessionId(8))).unwrap(), (Ino(7), SessionId(8)));
+        assert_eq!(parse_held(&held(SessionId(8), Ino(7))).unwrap(), (SessionId(8), Ino(7)));
+        assert!(parse_extent(&inode(Ino(7))).is_err() && parse_dentry(&[1]).is_err() && parse_dead_chunk(&[0; 9]).is_err());
+    }
+
+    #[test]
+    fn the_end_of_a_prefix() {
+        assert_eq!(after_prefix(&[1, 2]), Some(vec![1, 3]));
+        assert_eq!(after_prefix(&[1, 255, 255]), Some(vec![2]));
+        assert_eq!(after_prefix(&[255]), None);
+        assert_eq!(after_prefix(&[]), None);
+    }
+
+    #[test]
+    fn a_record_of_another_format_is_refused() {
+        let bytes = Dentry { ino: Ino(5), kind: FileKind::Fifo, cookie: DirCookie(6) }.encode();
+        // The image of format 1: this must never change.
+        assert_eq!(bytes, [1, 5, 3, 6]);
+        assert!(Dentry::decode(&bytes).is_ok());
+        assert!(Dentry::decode(&[2, 5, 3, 6]).unwrap_err().to_string().contains("format 2"));
+        assert!(Dentry::decode(&[1, 5, 3, 6, 0]).is_err() && Dentry::decode(&[1, 5]).is_err() && Dentry::decode(&[]).is_err());
+        assert!(Shrinking::decode(&Shrinking { from: 3 }.encode()).is_ok());
+    }
+}

@@ -2,7 +2,11 @@
 //!
 //! - [`state`]: a deterministic state machine, `apply(command) -> outcome` over ordered tables; its keys are in [`keys`].
 //! - [`store`]: those tables on a disk: a command log, and a memtable over redb behind it.
+//! - [`service`]: the role: sessions, chunkservers, the network, and what is done in the background.
+//! - [`dump`]: all rows as text, and back.
 
+pub mod dump;
 pub mod keys;
+pub mod service;
 pub mod state;
 pub mod store;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 const BODY_BYTES: usize = 1 << 20;
 const RUN: Duration = Duration::from_secs(1);
-const ROUNDS: usize = 1;
+const ROUNDS: usize = 2;
 
 fn main() {
     let (send_address, receive_address) = std::sync::mpsc::channel();

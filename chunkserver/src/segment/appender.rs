@@ -61,7 +61,18 @@ impl Appender {
     /// Goes on behind `end`, in a new segment with at least the number `next_number`.
     pub fn new(files: Arc<SegmentFiles>, uuid: TargetUuid, segment_bytes: u64, end: Position, next_number: SegmentNumber) -> Self {
         debug_assert!(next_number > end.segment);
-        Self { files, uuid, segment_bytes, end, newest: None, is_open: false, next_number, pending: Vec::new(), pending_from: 0, unsynced: false }
+        Self {
+            files,
+            uuid,
+            segment_bytes,
+            end,
+            newest: None,
+            is_open: false,
+            next_number,
+            pending: Vec::new(),
+            pending_from: 0,
+            unsynced: false,
+        }
     }
 
     /// The end of everything written, and of what is pending.

@@ -54,8 +54,7 @@ impl SegmentFiles {
     pub fn create(&self, number: SegmentNumber, header: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.path(number);
         let file = self.disk.open(&path, OpenMode::CreateNew)?;
-        let written =
-            file.write_at(&[header], 0).and_then(|()| file.sync_data()).and_then(|()| self.disk.sync_directory(&self.directory));
+        let written = file.write_at(&[header], 0).and_then(|()| file.sync_data()).and_then(|()| self.disk.sync_directory(&self.directory));
         if let Err(error) = written {
             if let Err(left) = self.disk.remove_file(&path) {
                 tracing::warn!("cannot remove the unfinished {}: {left}", path.display());

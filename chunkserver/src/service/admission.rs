@@ -52,10 +52,8 @@ impl Admission {
     }
 
     fn limits_of(&self, target: Option<TargetId>) -> Arc<Limits> {
-        let new = || Limits {
-            requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
-            bytes: Arc::new(Semaphore::new(BODY_BYTES_MAX / UNIT_BYTES)),
-        };
+        let new =
+            || Limits { requests: Arc::new(Semaphore::new(REQUESTS_MAX)), bytes: Arc::new(Semaphore::new(BODY_BYTES_MAX / UNIT_BYTES)) };
         self.limits.lock().entry(target).or_insert_with(|| Arc::new(new())).clone()
     }
 }

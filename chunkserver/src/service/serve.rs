@@ -61,8 +61,8 @@ impl Server {
 
     /// Carries out a request. The second part of the result is the body of the reply.
     pub async fn answer(&self, peer: &Peer, message: Message) -> Result<(ChunkserverReply, Bytes), ChunkserverError> {
-        let request = codec::decode("a request to a chunkserver", &message.head)
-            .map_err(|error| ChunkserverError::Malformed(error.to_string()))?;
+        let request =
+            codec::decode("a request to a chunkserver", &message.head).map_err(|error| ChunkserverError::Malformed(error.to_string()))?;
         if !may_ask(peer, &request) {
             return Err(ChunkserverError::Denied);
         }
@@ -87,9 +87,7 @@ impl Server {
                 ChunkserverReply::Proof { proof: self.target(target)?.proof(key, data_index).await? }
             }
             ChunkserverRequest::Sync { target, incarnation } => self.sync(target, incarnation).await?,
-            ChunkserverRequest::Check { target, keys } => {
-                ChunkserverReply::Checked { present: self.target(target)?.check(&keys).await? }
-            }
+            ChunkserverRequest::Check { target, keys } => ChunkserverReply::Checked { present: self.target(target)?.check(&keys).await? },
             ChunkserverRequest::Delete { target, keys, put_before } => {
                 ChunkserverReply::Deleted { shards: self.target(target)?.delete(keys, put_before).await? }
             }

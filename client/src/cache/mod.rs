@@ -7,5 +7,6 @@ mod bounded;
 mod metadata;
 mod versions;
 
+pub use bounded::Bounded;
 pub use metadata::{Change, MetadataCache, Reading};
 pub use versions::KnownVersions;

@@ -70,7 +70,8 @@ impl BlockCache {
             return;
         }
         let inside = entries.by_place.range((chunk, offset)..(chunk, end));
-        let inside: Vec<Place> = inside.filter(|((_, start), entry)| start + entry.bytes.len() as u32 <= end).map(|(place, _)| *place).collect();
+        let inside: Vec<Place> =
+            inside.filter(|((_, start), entry)| start + entry.bytes.len() as u32 <= end).map(|(place, _)| *place).collect();
         inside.into_iter().for_each(|place| entries.remove(place));
         entries.add((chunk, offset), bytes);
         while entries.bytes > self.bytes_max {

@@ -48,7 +48,12 @@ pub struct Budget {
 impl Budget {
     pub fn new(total_bytes: usize) -> Self {
         let units = total_bytes / UNIT_BYTES;
-        Self { units: Arc::new(Semaphore::new(units)), total_bytes: units * UNIT_BYTES, waiting: AtomicUsize::new(0), pressure: Notify::new() }
+        Self {
+            units: Arc::new(Semaphore::new(units)),
+            total_bytes: units * UNIT_BYTES,
+            waiting: AtomicUsize::new(0),
+            pressure: Notify::new(),
+        }
     }
 
     pub fn total_bytes(&self) -> usize {

@@ -34,6 +34,7 @@ fn look_after(core: &Arc<Core>, retry_failed: bool) {
         if retry_failed {
             file.retry_failed();
         }
+        core.commit_queue.offer(&file, now);
     }
     if core.budget.is_wanted() {
         make_room(core);

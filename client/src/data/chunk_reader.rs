@@ -28,11 +28,8 @@ pub struct ShardRange {
 /// The whole blocks around `range` of a chunk, by data shard.
 pub fn shard_ranges(layout: ChunkLayout, range: Range<u32>) -> Vec<ShardRange> {
     const BLOCK: u32 = BLOCK_BYTES as u32;
-    let (step, shards) = if layout.scheme().is_copies() {
-        (layout.chunk_bytes(), 1)
-    } else {
-        (layout.shard_bytes(), layout.occupied_data_shards())
-    };
+    let (step, shards) =
+        if layout.scheme().is_copies() { (layout.chunk_bytes(), 1) } else { (layout.shard_bytes(), layout.occupied_data_shards()) };
     let part = |index: u8| {
         let start = u32::from(index) * step;
         let end = (start + step).min(layout.chunk_bytes());
@@ -118,7 +115,8 @@ impl ChunkReader {
         let shards = holders.shards();
         let first = chunk.id.0[29] % shards;
         let copies = (0..shards).map(|shard| (first + shard) % shards);
-        let mut places: Vec<(u8, TargetId)> = copies.flat_map(|shard| holders.of(shard).iter().map(move |target| (shard, *target))).collect();
+        let mut places: Vec<(u8, TargetId)> =
+            copies.flat_map(|shard| holders.of(shard).iter().map(move |target| (shard, *target))).collect();
         places.sort_by_key(|(_, target)| self.is_avoided(*target));
         places.into_iter().map(|(shard, target)| self.direct(chunk, shard, target, part.range.clone())).collect()
     }
@@ -152,8 +150,10 @@ mod tests {
     fn ranges_end_at_shards_and_blocks() {
         let layout = Scheme::new(4, 2).expect("in range").layout(4 << 20);
         let mib = 1 << 20;
-        let expected =
-            vec![ShardRange { index: 0, range: mib - 4096..mib, chunk_offset: mib - 4096 }, ShardRange { index: 1, range: 0..4096, chunk_offset: mib }];
+        let expected = vec![
+            ShardRange { index: 0, range: mib - 4096..mib, chunk_offset: mib - 4096 },
+            ShardRange { index: 1, range: 0..4096, chunk_offset: mib },
+        ];
         assert_eq!(shard_ranges(layout, mib - 10..mib + 10), expected);
     }
 

@@ -191,7 +191,7 @@ async fn commit(core: &Arc<Core>, mut batch: Vec<FileBatch>, durable: bool) {
 
 /// The commit in the words of the master. Files of which nothing is left (truncated meanwhile) are not named.
 fn to_say(batch: &[FileBatch]) -> (Vec<FileCommit>, Vec<NewChunk>) {
-    let named = batch.iter().filter(|part| !part.update.extents.is_empty());
+    let named = batch.iter().filter(|part| !part.file.is_void(&part.update));
     let commit = |part: &FileBatch| FileCommit {
         ino: part.file.ino(),
         extents: part.update.extents.clone(),
@@ -229,7 +229,7 @@ async fn put_again(core: &Arc<Core>, batch: &mut [FileBatch], durable: bool) -> 
 fn finish(core: &Arc<Core>, batch: Vec<FileBatch>, results: Vec<Result<Attributes, FsError>>, durable: bool) {
     let mut results = results.into_iter();
     for FileBatch { file, update, turn } in batch {
-        if update.extents.is_empty() {
+        if file.is_void(&update) {
             file.committed(&update, None, durable);
         } else {
             match results.next() {

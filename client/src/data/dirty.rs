@@ -29,7 +29,12 @@ impl Piece {
     fn clip(&self, range: &Range<u64>) -> Piece {
         let start = self.file_offset.max(range.start);
         let end = self.file_end().min(range.end);
-        Piece { file_offset: start, bytes: (end - start) as u32, run: self.run, run_offset: self.run_offset + (start - self.file_offset) as u32 }
+        Piece {
+            file_offset: start,
+            bytes: (end - start) as u32,
+            run: self.run,
+            run_offset: self.run_offset + (start - self.file_offset) as u32,
+        }
     }
 
     /// Whether `next` goes on where this ends, in the file and in the run.
@@ -50,11 +55,6 @@ pub struct DirtyMap {
 }
 
 impl DirtyMap {
-    /// End of the last piece.
-    pub fn end(&self) -> Option<u64> {
-        self.pieces.last_key_value().map(|(_, piece)| piece.file_end())
-    }
-
     pub fn iter(&self) -> impl Iterator<Item = &Piece> {
         self.pieces.values()
     }
@@ -110,7 +110,8 @@ impl DirtyMap {
 
     fn meeting(&self, range: &Range<u64>) -> impl Iterator<Item = &Piece> + use<'_> {
         let Range { start, end } = *range;
-        let before = self.pieces.range(..start).next_back().map(|(_, piece)| piece).filter(move |piece| piece.file_end() > start && start < end);
+        let before =
+            self.pieces.range(..start).next_back().map(|(_, piece)| piece).filter(move |piece| piece.file_end() > start && start < end);
         before.into_iter().chain(self.pieces.range(start..end.max(start)).map(|(_, piece)| piece))
     }
 }
@@ -188,6 +189,5 @@ mod tests {
             map.insert(Piece { file_offset: u64::from(at) * 10, bytes: 10, run: RunId(1), run_offset: at * 10 });
         }
         assert_eq!(map.iter().count(), 1);
-        assert_eq!(map.end(), Some(1000));
     }
 }

@@ -82,7 +82,16 @@ pub struct Durability {
 impl Durability {
     pub fn new(writer: Arc<ChunkWriter>, reader: Arc<ChunkReader>, listener: Arc<dyn LossListener>) -> Self {
         let (targets, counts) = (Arc::clone(&writer.targets), Arc::clone(&writer.counts));
-        Self { targets, writer, reader, counts, listener, puts: Mutex::default(), unsynced: AtomicUsize::new(0), syncing_all: AtomicBool::new(false) }
+        Self {
+            targets,
+            writer,
+            reader,
+            counts,
+            listener,
+            puts: Mutex::default(),
+            unsynced: AtomicUsize::new(0),
+            syncing_all: AtomicBool::new(false),
+        }
     }
 
     /// Remembers chunks that were put without sync, for these files.

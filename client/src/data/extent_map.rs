@@ -166,9 +166,8 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = (Step, u64, u64, u8)> {
-        (0u8..3, 0u64..80, 1u64..20, any::<u8>()).prop_map(|(kind, start, len, chunk)| {
-            ([Step::Learn, Step::Overlay, Step::Remove][kind as usize].clone(), start, len, chunk)
-        })
+        (0u8..3, 0u64..80, 1u64..20, any::<u8>())
+            .prop_map(|(kind, start, len, chunk)| ([Step::Learn, Step::Overlay, Step::Remove][kind as usize].clone(), start, len, chunk))
     }
 
     /// What the model knows of a byte: nothing, a hole, or a place.

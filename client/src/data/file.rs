@@ -40,6 +40,8 @@ pub(super) struct FileState {
     pub mtime: Timestamp,
     /// Of the newest attributes seen.
     pub version: u64,
+    /// Likewise: the size at the master.
+    pub master_size: u64,
     pub written: WrittenData,
     pub extents: ExtentMap,
     /// Grows with each change of the extents, so that an answer that was under way meanwhile is not believed.
@@ -48,6 +50,8 @@ pub(super) struct FileState {
     pub wanted: Option<Wanted>,
     /// Puts of this file that may not be stable.
     pub unsynced: SyncMarks,
+    /// How often a chunk was put again for a commit.
+    pub renewals: u64,
     /// Commits of this file, and how many of them are in the master's synced log.
     pub commits: u64,
     pub durable_commits: u64,
@@ -124,7 +128,11 @@ impl FileData {
     pub fn opened(&self, attributes: &Attributes, page: &ExtentPage, changed: bool) {
         let mut state = self.state.lock();
         if attributes.version < state.version {
-            // Older than the answer to one of our own commits.
+            // Older than the answer to one of our own commits, which says nothing of what others wrote.
+            if changed {
+                state.extent_changes += 1;
+                state.extents.forget();
+            }
             return;
         }
         state.refresh(attributes);
@@ -147,8 +155,11 @@ impl FileData {
     /// The master has set the size. What was written at or beyond it before is void. Call it with a [`CommitHold`].
     pub fn truncate(&self, new_size: u64, attributes: &Attributes) {
         let mut state = self.state.lock();
-        state.cut(new_size..u64::MAX);
+        state.extent_changes += 1;
+        state.written.truncate(new_size);
+        state.extents.remove(new_size..u64::MAX);
         state.size = new_size;
+        state.master_size = new_size;
         state.mtime = attributes.mtime;
         state.version = state.version.max(attributes.version);
         self.settle(&mut state);
@@ -159,10 +170,9 @@ impl FileData {
     /// The master has made `range` a hole. What was written there before is void. Call it with a [`CommitHold`].
     pub fn punched(&self, range: Range<u64>) {
         let mut state = self.state.lock();
-        state.cut(range);
-        self.settle(&mut state);
-        drop(state);
-        self.progress.notify_waiters();
+        state.extent_changes += 1;
+        state.written.punch(range.clone());
+        state.extents.remove(range);
     }
 
     /// The extents have changed at the master in a way not told here (copied ranges, another writer): fetch them anew.
@@ -239,6 +249,15 @@ impl FileData {
         self.progress.notify_waiters();
     }
 
+    /// The file was removed, and nobody has it open: what was written to it need not be stored any more.
+    pub fn discard(&self) {
+        let mut state = self.state.lock();
+        state.written.abandon_all();
+        self.settle(&mut state);
+        drop(state);
+        self.progress.notify_waiters();
+    }
+
     /// Gives up what could not be stored; its writers were told.
     pub(super) fn abandon_failed(&self) {
         let mut state = self.state.lock();
@@ -256,13 +275,14 @@ impl FileData {
     // ---- runs on their way
 
     /// Seals the open run. With it: whether it is the only data of this file that is not known to be stable.
-    pub(super) fn seal(&self) -> Option<(RunParts, bool)> {
+    pub(super) fn seal(self: &Arc<Self>) -> Option<(RunParts, bool)> {
         let mut state = self.state.lock();
         let is_alone = state.unsynced.is_empty() && !state.written.has_sealed_runs();
         let run = state.written.seal_open();
+        drop(state);
         if run.is_none() {
-            self.settle(&mut state);
-            drop(state);
+            // Nothing to put, but perhaps a size to tell.
+            self.core().commit_queue.offer(self, self.core().runtime.now());
             self.progress.notify_waiters();
         }
         run.map(|run| (run, is_alone))
@@ -292,12 +312,17 @@ impl FileData {
         if exists && error.is_none() {
             self.core().commit_queue.offer(self, self.core().runtime.now());
         }
+        if error.is_some() && self.core().budget.is_wanted() {
+            self.core().budget.pressure.notify_one();
+        }
         self.progress.notify_waiters();
     }
 
     /// A run that waits for its commit has been put elsewhere.
     pub(super) fn put_renewed(&self, run: RunId, chunks: Arc<PutChunks>) {
-        self.state.lock().written.put_ended(run, Ok(chunks));
+        let mut state = self.state.lock();
+        state.written.put_ended(run, Ok(chunks));
+        state.renewals += 1;
     }
 
     pub(super) fn needs_sync(&self, marks: &SyncMarks) {
@@ -337,6 +362,11 @@ impl FileData {
         } else {
             Candidate::NotYet
         }
+    }
+
+    /// Whether an update tells the master nothing new: what it was about is truncated.
+    pub(super) fn is_void(&self, update: &FileUpdate) -> bool {
+        update.extents.is_empty() && update.end <= self.state.lock().master_size
     }
 
     pub(super) fn update_of(&self, runs: &[RunId]) -> FileUpdate {
@@ -437,16 +467,11 @@ impl Drop for FileData {
 impl FileState {
     fn refresh(&mut self, attributes: &Attributes) {
         self.version = attributes.version;
-        self.size = attributes.size.max(self.written.end().unwrap_or(0));
+        self.master_size = attributes.size;
+        self.size = attributes.size.max(self.written.end());
         if self.written.is_clean() {
             self.mtime = attributes.mtime;
         }
-    }
-
-    fn cut(&mut self, range: Range<u64>) {
-        self.extent_changes += 1;
-        self.written.remove(range.clone());
-        self.extents.remove(range);
     }
 
     fn fail(&mut self, error: FsError) {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 /// What a flush has to wait for.
 struct Goal {
     run: Option<RunId>,
-    /// Errors counted before.
+    /// Errors and renewed puts counted before.
     errors: u64,
+    renewals: u64,
 }
 
 impl Goal {
@@ -47,6 +48,12 @@ impl FileData {
         self.sync_targets().await;
         self.want_commit(&goal, true);
         self.reach(|state| goal.outcome(state, |state, run| state.written.is_committed(run))).await?;
+        let was_put_again = self.state.lock().renewals > goal.renewals;
+        if was_put_again {
+            // Perhaps for a commit that was not meant to be durable.
+            self.sync_targets().await;
+            self.reach(|state| goal.outcome(state, |state, run| state.written.is_committed(run))).await?;
+        }
         self.sync_log().await
     }
 
@@ -54,7 +61,8 @@ impl FileData {
     fn begin_flush(self: &Arc<Self>, sync: bool) -> Goal {
         let (goal, has_open_run) = {
             let state = self.state.lock();
-            (Goal { run: state.written.newest_run(), errors: state.errors }, state.written.has_open_run())
+            let goal = Goal { run: state.written.newest_run(), errors: state.errors, renewals: state.renewals };
+            (goal, state.written.has_open_run())
         };
         self.retry_failed();
         if has_open_run {

@@ -24,6 +24,7 @@ impl FileData {
     pub async fn write(self: &Arc<Self>, offset: u64, data: &[u8]) -> Result<usize, FsError> {
         let mut memory = Charge::default();
         let mut done = 0;
+        let errors = self.state.lock().errors;
         loop {
             let placed = self.write_some(offset + done as u64, &data[done..], &mut memory)?;
             done += placed.bytes;
@@ -33,6 +34,11 @@ impl FileData {
             // Who waits must not hold what others wait for.
             drop(std::mem::take(&mut memory));
             memory = self.core().budget.take(placed.need_bytes).await;
+            // Room may have come from data of this very file that was given up.
+            let state = self.state.lock();
+            if let Some(error) = state.error.filter(|_| state.errors > errors) {
+                return Err(error);
+            }
         }
     }
 

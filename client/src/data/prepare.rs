@@ -48,7 +48,15 @@ impl HashedChunk {
         let layout = scheme.layout(self.bytes.len() as u32);
         let (id, bytes) = (self.id, self.bytes.clone());
         if scheme.is_copies() {
-            return ShardSet { layout, id, bytes, blocks: Vec::new(), data_hashes: Vec::new(), parity: Vec::new(), parity_hashes: Vec::new() };
+            return ShardSet {
+                layout,
+                id,
+                bytes,
+                blocks: Vec::new(),
+                data_hashes: Vec::new(),
+                parity: Vec::new(),
+                parity_hashes: Vec::new(),
+            };
         }
         // A chunk that is not tiny has shards of whole blocks (limits.rs asserts it), so the one list of blocks serves any scheme.
         let shard_hash = |index: u8| {

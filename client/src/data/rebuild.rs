@@ -49,14 +49,16 @@ impl ChunkReader {
     /// The bytes of `part`, without its own shard.
     pub(super) async fn rebuild(&self, chunk: &ChunkInfo, part: ShardRange, sources: Vec<Source>) -> Result<Bytes, FetchError> {
         self.fetch.counts.rebuilds.add(1);
-        tracing::warn!(chunk = ?chunk.id, shard = part.index, scheme = %chunk.scheme, "rebuilding a range of a shard from the others");
+        // Not a warning: while a target is away there are very many, and its failure was reported.
+        tracing::debug!(chunk = ?chunk.id, shard = part.index, scheme = %chunk.scheme, "rebuilding a range of a shard from the others");
         let layout = chunk.scheme.layout(chunk.bytes);
         let blocks = self.lost_blocks(chunk, part.index, &sources).await?;
         let range = source_range(layout, &part.range);
         // Data shards beyond the chunk's end are known to be zero.
         let needed = usize::from(layout.occupied_data_shards());
         // Short data shards that end before the range are known without asking.
-        let (empty, mut waiting): (Vec<Source>, Vec<Source>) = sources.into_iter().partition(|source| layout.stored_bytes(source.shard) <= range.start);
+        let (empty, mut waiting): (Vec<Source>, Vec<Source>) =
+            sources.into_iter().partition(|source| layout.stored_bytes(source.shard) <= range.start);
         let mut arrived: Vec<Arrived> = empty.into_iter().map(|source| (source.shard, Bytes::new())).collect();
         waiting.reverse();
         let mut running = FuturesUnordered::new();

@@ -31,6 +31,8 @@ struct OpenRun {
     since: Moment,
     /// Upper bound of the pieces in it.
     appends: usize,
+    /// How far the file reached by these writes; kept when they are punched out, for a hole does not shorten the file.
+    end: u64,
 }
 
 /// A range of a file that a sealed run brings, and where it is in the run's part of the pack.
@@ -53,6 +55,8 @@ struct SealedRun {
     id: RunId,
     bytes: Bytes,
     extents: Vec<RunExtent>,
+    /// See `OpenRun::end`.
+    end: u64,
     /// Where this run's part of the pack begins.
     pack_base: u32,
     job: Option<Arc<PutJob>>,
@@ -84,6 +88,7 @@ pub struct FileUpdate {
     pub runs: Vec<RunId>,
     pub extents: Vec<Extent>,
     pub chunks: BTreeMap<ChunkId, NewChunk>,
+    /// How far the file reaches by these writes.
     pub end: u64,
 }
 
@@ -104,10 +109,10 @@ impl WrittenData {
         self.sealed.is_empty() && self.open.is_none()
     }
 
-    /// End of the last dirty byte.
-    pub fn end(&self) -> Option<u64> {
-        let sealed = self.sealed.iter().flat_map(|run| &run.extents).map(|extent| extent.file_offset + u64::from(extent.bytes)).max();
-        self.dirty.end().max(sealed)
+    /// How far the file reaches by what is here.
+    pub fn end(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, |run| run.end);
+        self.sealed.iter().map(|run| run.end).fold(open, u64::max)
     }
 
     /// The newest run that holds anything; what a flush must wait for.
@@ -217,6 +222,7 @@ impl WrittenData {
         let piece = Piece { file_offset: offset, bytes: len as u32, run: open.id, run_offset: open.used as u32 };
         open.used += len;
         open.appends += 1;
+        open.end = open.end.max(piece.file_end());
         self.dirty.insert(piece);
         Ok(len)
     }
@@ -231,18 +237,30 @@ impl WrittenData {
             }
             None => {
                 self.last_run += 1;
-                self.open = Some(OpenRun { id: RunId(self.last_run), buffer, used: 0, charge, since: now, appends: 0 });
+                self.open = Some(OpenRun { id: RunId(self.last_run), buffer, used: 0, charge, since: now, appends: 0, end: 0 });
             }
         }
     }
 
-    /// Seals the open run, if it holds anything that is still wanted.
+    /// Seals the open run. `None` if nothing of it needs to be put; it may still have to be committed, for the size.
     pub fn seal_open(&mut self) -> Option<RunParts> {
         let mut open = self.open.take()?;
         self.streams = false;
         let pieces: Vec<Piece> = self.dirty.iter().filter(|piece| piece.run == open.id).copied().collect();
         let live_bytes = pieces.iter().map(|piece| piece.bytes as usize).sum();
         if live_bytes == 0 {
+            let state = RunState::Put(Arc::default());
+            let (bytes, extents) = (Bytes::new(), Vec::new());
+            self.sealed.push_back(SealedRun {
+                id: open.id,
+                bytes,
+                extents,
+                end: open.end,
+                pack_base: 0,
+                job: None,
+                state,
+                _charge: Charge::default(),
+            });
             return None;
         }
         let shape = RunShape { live_bytes, run_bytes: open.used, extents: pieces.len() };
@@ -259,6 +277,7 @@ impl WrittenData {
             id: open.id,
             bytes,
             extents,
+            end: open.end,
             pack_base: 0,
             job: None,
             state: RunState::Putting,
@@ -285,15 +304,24 @@ impl WrittenData {
         self.dirty.within(range).map(|piece| piece.file_offset..piece.file_end())
     }
 
-    /// The range was truncated or punched: what was written there before must not reach the master any more.
-    pub fn remove(&mut self, range: Range<u64>) {
+    /// The range has become a hole: what was written there before must not reach the master any more.
+    pub fn punch(&mut self, range: Range<u64>) {
         self.dirty.remove(range.clone());
         for run in &mut self.sealed {
             run.extents = run.extents.iter().flat_map(|extent| extent.without(&range)).collect();
         }
-        let open_id = self.open.as_ref().map(|run| run.id);
-        if open_id.is_some_and(|id| !self.dirty.iter().any(|piece| piece.run == id)) {
-            self.open = None;
+    }
+
+    /// The file was cut: what was written beyond `size` before must not reach the master any more.
+    pub fn truncate(&mut self, size: u64) {
+        self.punch(size..u64::MAX);
+        self.sealed.iter_mut().for_each(|run| run.end = run.end.min(size));
+        if let Some(open) = &mut self.open {
+            open.end = open.end.min(size);
+            let id = open.id;
+            if !self.dirty.iter().any(|piece| piece.run == id) {
+                self.open = None;
+            }
         }
     }
 
@@ -396,6 +424,7 @@ impl WrittenData {
         for run in runs.iter().filter_map(|id| self.sealed_run(*id)) {
             let RunState::Put(chunks) = &run.state else { continue };
             chunks_of.insert(run.id, chunks);
+            update.end = update.end.max(run.end);
             for extent in &run.extents {
                 let run_offset = run.pack_base + extent.pack_offset;
                 newest.insert(Piece { file_offset: extent.file_offset, bytes: extent.bytes, run: run.id, run_offset });
@@ -403,7 +432,6 @@ impl WrittenData {
         }
         for piece in newest.iter() {
             for (extent, put) in chunks_of[&piece.run].extents(piece.file_offset, piece.run_offset, piece.bytes) {
-                update.end = update.end.max(extent.file_end());
                 update.extents.push(extent);
                 update.chunks.insert(put.chunk.info.id, put.chunk);
             }

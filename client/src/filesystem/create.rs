@@ -61,8 +61,9 @@ impl FileSystem {
             (MutationReply::Inode(attributes), Some(guard)) => (attributes, guard),
             _ => return Err(unexpected("create")),
         };
-        // An existing file may have content. And if a renewal or a new session came between, the master may not hold it open.
-        if attributes.size > 0 || attributes.allocated > 0 || opens.generation() != generation {
+        // An existing file may have content. And the master may not hold it open: see `open_inodes`.
+        let may_be_closed = opens.generation() != generation || opens.is_being_told(attributes.ino);
+        if attributes.size > 0 || attributes.allocated > 0 || may_be_closed {
             return self.open_held(guard, flags).await;
         }
         let attributes = self.0.cache.learn_own(attributes);

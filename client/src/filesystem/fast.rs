@@ -46,16 +46,15 @@ impl FileSystem {
         open.has_written.store(true, Ordering::Relaxed);
         match &open.append {
             None => open.file.try_write(offset, data),
-            Some(append) => {
-                let _place = append.try_lock().ok()?;
-                // A part that was taken would be written once more, behind itself, by the call of `write` that follows.
-                (data.len() <= self.0.data.free_bytes()).then(|| open.file.try_write(open.file.local_size(), data)).flatten()
-            }
+            Some(append) => append.try_write(&open.file, data),
         }
     }
 
     /// Whether `flush` has anything to do for this handle. The adapter may answer close(2) at once if not.
     pub fn needs_flush(&self, handle: Handle) -> bool {
-        self.0.handles.file(handle).is_ok_and(|open| open.flags.write && (open.has_written.load(Ordering::Relaxed) || open.file.has_dirty()))
+        self.0
+            .handles
+            .file(handle)
+            .is_ok_and(|open| open.flags.write && (open.has_written.load(Ordering::Relaxed) || open.file.has_dirty()))
     }
 }

@@ -1,5 +1,6 @@
 //! Open files and directories.
 
+use super::append::{Append, AppendLock};
 use super::listing::DirectoryHandle;
 use super::types::{Handle, OpenFlags};
 use crate::data::{Descriptor, FileData};
@@ -12,15 +13,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-/// Held while a write to the end of a file finds out where that is and takes its place.
-pub type AppendLock = tokio::sync::Mutex<()>;
-
 /// An open file.
 pub struct OpenFile {
     pub file: Arc<FileData>,
     pub descriptor: Descriptor,
     pub flags: OpenFlags,
-    pub append: Option<Arc<AppendLock>>,
+    pub append: Option<Append>,
     /// Written through this handle since its last flush without an error.
     pub has_written: AtomicBool,
     /// Dropped last: the inode is closed when the data path has let go of it.
@@ -49,7 +47,7 @@ impl Handles {
 
     pub fn insert_file(&self, file: Arc<FileData>, flags: OpenFlags, guard: OpenGuard) -> Handle {
         let handle = self.next();
-        let append = flags.append.then(|| self.append_lock(guard.ino()));
+        let append = flags.append.then(|| Append::new(self.append_lock(guard.ino())));
         let descriptor = file.descriptor();
         let open = OpenFile { file, descriptor, flags, append, has_written: AtomicBool::new(false), guard };
         self.files.write().insert(handle, Arc::new(open));

@@ -20,10 +20,7 @@ impl FileSystem {
         open.has_written.store(true, Ordering::Relaxed);
         match &open.append {
             None => open.file.write(offset, data).await,
-            Some(append) => {
-                let _place = append.lock().await;
-                open.file.write(open.file.local_size(), data).await
-            }
+            Some(append) => append.write(&open.file, data).await,
         }
     }
 

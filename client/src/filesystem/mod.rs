@@ -3,7 +3,7 @@
 //! One file per family of operations. All of them are safe to cancel: a mutation that was sent is driven to its answer in
 //! the background. `fast` has those that answer without waiting, from any thread.
 
-mod allocate;
+mod append;
 mod attributes;
 mod create;
 mod directories;
@@ -11,9 +11,10 @@ mod fast;
 mod handles;
 mod io;
 mod listing;
-mod lookup;
 mod lookahead;
+mod lookup;
 mod open;
+mod ranges;
 mod remove;
 mod rename;
 mod start;

@@ -13,15 +13,13 @@ use cairn_common::wire::master::{MasterReply, MasterRequest};
 impl FileSystem {
     /// Opens a regular file: fresh attributes, and its content as of now.
     pub async fn open(&self, ino: Ino, flags: OpenFlags) -> Result<Opened, FsError> {
-        let opens = self.0.link.opens();
-        let guard = opens.begin(ino);
-        opens.settled(ino).await;
-        self.open_held(guard, flags).await
+        self.open_held(self.0.link.opens().begin(ino), flags).await
     }
 
     /// Opens an inode that already counts as open.
     pub(super) async fn open_held(&self, guard: OpenGuard, flags: OpenFlags) -> Result<Opened, FsError> {
         let ino = guard.ino();
+        self.0.link.opens().settled(ino).await;
         // Keeps what is known of the file alive, so that an answer which our own changes overtake is noticed.
         let file = self.0.data.file(ino);
         let reading = self.0.cache.reading();

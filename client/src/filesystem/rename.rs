@@ -25,13 +25,7 @@ impl FileSystem {
         let met = cache.entry_hint(to_parent, to_name);
         self.flush_before_rename(moved).await;
         let changing = cache.changing_names(&[(from_parent, from_name), (to_parent, to_name)]);
-        let mutation = Mutation::Rename {
-            from_parent,
-            from_name: from_name.to_vec(),
-            to_parent,
-            to_name: to_name.to_vec(),
-            mode,
-        };
+        let mutation = Mutation::Rename { from_parent, from_name: from_name.to_vec(), to_parent, to_name: to_name.to_vec(), mode };
         let reply = self.0.link.mutate(mutation, false).await;
         drop(changing);
         // Links, times and versions of both have changed.

@@ -23,12 +23,13 @@ use std::time::Duration;
 
 /// A file system to which this process is connected. Cheap to clone; ends with [`shutdown`](FileSystem::shutdown) or with the last clone.
 #[derive(Clone)]
-pub struct FileSystem(pub(super) Arc<Inner>);
+pub struct FileSystem(pub(crate) Arc<Inner>);
 
-pub(super) struct Inner {
+pub(crate) struct Inner {
     pub runtime: Runtime,
     pub link: Arc<Link>,
     pub targets: Arc<TargetPool>,
+    pub metadata: Arc<dyn Metadata>,
     pub data: Arc<DataStore>,
     pub cache: Arc<MetadataCache>,
     pub versions: Arc<KnownVersions>,
@@ -86,11 +87,12 @@ impl FileSystem {
             pool,
             ..DataSettings::for_pool(PoolId::default())
         };
-        let data = DataStore::new(runtime.clone(), metadata, targets_port, data_settings);
+        let data = DataStore::new(runtime.clone(), Arc::clone(&metadata), targets_port, data_settings);
         Ok(FileSystem(Arc::new(Inner {
             runtime,
             link,
             targets,
+            metadata,
             data,
             cache,
             versions,

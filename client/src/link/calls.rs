@@ -74,9 +74,7 @@ impl AskError {
     }
 
     pub fn unexpected(reply: &MasterReply) -> Self {
-        let mut text = format!("{reply:?}");
-        text.truncate(text.floor_char_boundary(200.min(text.len())));
-        AskError::Garbled(text)
+        AskError::Garbled(format!("{reply:?}").chars().take(200).collect())
     }
 }
 

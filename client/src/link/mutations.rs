@@ -23,11 +23,7 @@ enum Driving {
     /// With a guard if the mutation opened an inode.
     Answered(Result<(MutationReply, Option<OpenGuard>), AskError>),
     /// The session is gone; `unknown` if some try may have been done.
-    SessionGone {
-        mutation: Mutation,
-        unknown: bool,
-        permit: OwnedSemaphorePermit,
-    },
+    SessionGone { mutation: Mutation, unknown: bool, permit: OwnedSemaphorePermit },
 }
 
 /// A mutation with its sequence, from its first sending to its answer.

@@ -4,8 +4,8 @@
 //! opens, and of a closing from a renewal. Both may be under way at once, so:
 //! - an inode that is opened again before its closing was told is not told;
 //! - an inode whose closing is being told is opened only when that renewal has ended (`settled`);
-//! - a creation learns its inode only from the answer. If a renewal or a new session came between (`generation` moved), the
-//!   master may have dropped it from the session, and it must be opened again.
+//! - a creation learns its inode only from the answer. If a renewal that closes is under way then, or came between, or a new
+//!   session did (`generation` moved), the master may have dropped it from the session, and it must be opened again.
 
 use cairn_common::collections::FastMap;
 use cairn_common::ids::Ino;
@@ -54,7 +54,7 @@ impl OpenInodes {
         loop {
             let mut rung = std::pin::pin!(self.settled.notified());
             rung.as_mut().enable();
-            if !self.state.lock().telling.contains(&ino) {
+            if !self.is_being_told(ino) {
                 return;
             }
             rung.await;
@@ -64,6 +64,11 @@ impl OpenInodes {
     /// Moves with every renewal that closes inodes (at its start and its end) and with every opening of a session.
     pub fn generation(&self) -> u64 {
         self.state.lock().generation
+    }
+
+    /// Whether a renewal is under way that calls this inode closed.
+    pub fn is_being_told(&self, ino: Ino) -> bool {
+        self.state.lock().telling.contains(&ino)
     }
 
     pub fn is_open(&self, ino: Ino) -> bool {

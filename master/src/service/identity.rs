@@ -8,7 +8,6 @@
 //! A key is written before its certificate, and a certificate is the sign that both are there.
 
 use super::settings::StartError;
-use crate::store::StoreSettings;
 use cairn_common::wire::master::Role;
 use cairn_runtime::Runtime;
 use cairn_runtime::network::{Credentials, Identity, Trust};
@@ -26,8 +25,8 @@ pub struct Keys {
 }
 
 /// Loads the keys, and makes what is missing. An existing cluster must have its authority. Blocks.
-pub fn load_or_create(runtime: &Runtime, settings: &StoreSettings, cluster_exists: bool) -> Result<Keys, StartError> {
-    let files = Files { runtime, directory: &settings.directory };
+pub fn load_or_create(runtime: &Runtime, directory: &Path, cluster_exists: bool) -> Result<Keys, StartError> {
+    let files = Files { runtime, directory };
     let (certificate, key) = match files.read_pair("authority")? {
         Some(pair) => pair,
         None if cluster_exists => return Err(StartError::NoAuthority(files.path("authority.cert"))),

@@ -110,13 +110,7 @@ impl Master {
         Ok(MasterReply::Opened { attributes, extents })
     }
 
-    pub(super) fn read_directory(
-        &self,
-        ino: Ino,
-        after: DirCookie,
-        limit: u32,
-        with_attributes: bool,
-    ) -> Result<MasterReply, MasterError> {
+    pub(super) fn read_directory(&self, ino: Ino, after: DirCookie, limit: u32, with_attributes: bool) -> Result<MasterReply, MasterError> {
         let limit = limit.min(DIRECTORY_PAGE_ENTRIES_MAX);
         let (entries, end) = self.read(|reader| read::read_directory(reader, ino, after, limit, with_attributes))?;
         Ok(MasterReply::Directory { entries, end })

@@ -47,13 +47,7 @@ pub struct SessionTable {
 impl SessionTable {
     /// At the start of the master: `known` are the sessions of the state.
     pub fn new(started: Moment, known: impl IntoIterator<Item = SessionId>) -> Self {
-        Self {
-            started,
-            present: BTreeMap::new(),
-            absent: known.into_iter().collect(),
-            ending: BTreeSet::new(),
-            openers: BTreeMap::new(),
-        }
+        Self { started, present: BTreeMap::new(), absent: known.into_iter().collect(), ending: BTreeSet::new(), openers: BTreeMap::new() }
     }
 
     /// Whether a client may come back to a session: it must not be ending, and it must be its own.

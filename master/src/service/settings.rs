@@ -15,8 +15,8 @@ use std::time::Duration;
 /// How a master is run.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Data directory and bounds of the store.
-    pub store: StoreSettings,
+    /// The data directory: log, tables, keys.
+    pub data: PathBuf,
     /// Where the master listens. An unspecified IP stands for all of this machine's.
     pub listen: SocketAddr,
     /// Where others reach it, if that differs from `listen`; shown in the status.
@@ -24,10 +24,19 @@ pub struct Settings {
     /// Who the master is. `None`: as the keys in its data directory say, which are made at the first start. Given in the
     /// simulated world, where there are no certificates and nobody can join.
     pub identity: Option<Credentials>,
-    /// The default pool, made at the first start.
-    pub pool: PoolSettings,
-    /// Owner of the root directory at the first start.
+    /// Of the default pool, which the first start makes; default 4+2. Ignored later.
+    pub scheme: Scheme,
+    /// The default pool has `1 << prefix_bits` placement groups; default 8. More spread the load more evenly over many
+    /// disks, and make the map larger. Ignored after the first start.
+    pub prefix_bits: u8,
+    /// Owner of the root directory. Ignored after the first start.
     pub root_owner: Owner,
+    /// Bytes of memory for pages of redb; default 256 MiB. Too little makes cold directories slow.
+    pub cache_bytes: usize,
+    /// Bytes of memory for what is not in redb yet; default 64 MiB. See [`StoreSettings::memtable_bytes`].
+    pub memtable_bytes: usize,
+    /// Bytes of a log segment; default 64 MiB. See [`StoreSettings::log_segment_bytes`].
+    pub log_segment_bytes: u64,
     /// A target silent for this long is suspect; default `SUSPECT_AFTER`. Shorter makes writes avoid healthy servers.
     pub suspect_after: Duration,
     /// A target silent for this long is dead; default `DEAD_AFTER`.
@@ -36,34 +45,33 @@ pub struct Settings {
     pub session_silence_max: Duration,
 }
 
-/// A pool as the first start makes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolSettings {
-    /// Default 4+2.
-    pub scheme: Scheme,
-    /// The pool has `1 << prefix_bits` placement groups; default 8. More spread the load more evenly over many disks, and
-    /// make the map larger.
-    pub prefix_bits: u8,
-}
-
-impl Default for PoolSettings {
-    fn default() -> Self {
-        Self { scheme: Scheme::new(4, 2).expect("4+2 is a scheme"), prefix_bits: 8 }
-    }
-}
-
 impl Settings {
-    pub fn new(directory: impl Into<PathBuf>, listen: SocketAddr) -> Self {
+    pub fn new(data: impl Into<PathBuf>, listen: SocketAddr) -> Self {
+        let data = data.into();
+        let store = StoreSettings::new(&data);
         Self {
-            store: StoreSettings::new(directory),
+            data,
             listen,
             advertise: None,
             identity: None,
-            pool: PoolSettings::default(),
+            scheme: Scheme::new(4, 2).expect("4+2 is a scheme"),
+            prefix_bits: 8,
             root_owner: Owner { uid: 0, gid: 0 },
+            cache_bytes: store.cache_bytes,
+            memtable_bytes: store.memtable_bytes,
+            log_segment_bytes: store.log_segment_bytes,
             suspect_after: SUSPECT_AFTER,
             dead_after: DEAD_AFTER,
             session_silence_max: SESSION_SILENCE_MAX,
+        }
+    }
+
+    pub(super) fn store(&self) -> StoreSettings {
+        StoreSettings {
+            cache_bytes: self.cache_bytes,
+            memtable_bytes: self.memtable_bytes,
+            log_segment_bytes: self.log_segment_bytes,
+            ..StoreSettings::new(&self.data)
         }
     }
 }

@@ -19,4 +19,4 @@ pub mod tables;
 mod tests;
 
 pub use database::{Database, Position};
-pub use store::{Machine, OpenError, Store, StoreSettings};
+pub use store::{Machine, OpenError, Store, StoreSettings, lock_directory, make_directory, read_offline};

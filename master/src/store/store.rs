@@ -219,24 +219,18 @@ fn apply<M: Machine>(state: &State, index: LogIndex, command: &M::Command) -> Re
     })
 }
 
+/// A directory's content, replayed.
+struct Recovery {
+    lock: Box<dyn Send + Sync>,
+    database: Database,
+    state: State,
+    recovered: Recovered,
+}
+
 /// Everything of opening that blocks.
 fn open_core<M: Machine>(runtime: Runtime, settings: StoreSettings) -> Result<Core, OpenError> {
-    let disk = runtime.disk.clone();
-    let log_path = settings.log_path();
-    make_directory(&*disk, &settings.directory)?;
-    let lock = lock_directory(&runtime, &settings.directory)?;
-    make_directory(&*disk, &log_path)?;
-    let database = Database::open(&*disk, &settings.tables_path(), settings.cache_bytes)?;
-    let position = database.position()?;
-    let mut state = State { active: Memtable::new(position), frozen: None, view: database.view()?, on_disk: position.applied };
-    let recovered = recover(&*disk, &log_path, position.applied, &mut |index, payload| {
-        let command: M::Command = codec::decode("a command of the log", payload).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        let (_, changes) = apply::<M>(&state, index, &command)?;
-        state.active.absorb(changes, Position { applied: index, at: M::time(&command) });
-        if state.active.bytes() > settings.memtable_bytes { state.settle(&database) } else { Ok(()) }
-    })?;
-    report(&recovered, position.applied);
-    let log = CommandLog::open(runtime.clone(), log_path, settings.log_segment_bytes, recovered)?;
+    let Recovery { lock, database, state, recovered } = recover_state::<M>(&runtime, &settings)?;
+    let log = CommandLog::open(runtime.clone(), settings.log_path(), settings.log_segment_bytes, recovered)?;
     Ok(Core {
         runtime,
         settings,
@@ -248,6 +242,36 @@ fn open_core<M: Machine>(runtime: Runtime, settings: StoreSettings) -> Result<Co
         frozen: watch::channel(()).0,
         _lock: lock,
     })
+}
+
+fn recover_state<M: Machine>(runtime: &Runtime, settings: &StoreSettings) -> Result<Recovery, OpenError> {
+    let (disk, log_path) = (&*runtime.disk, settings.log_path());
+    make_directory(disk, &settings.directory)?;
+    let lock = lock_directory(runtime, &settings.directory)?;
+    make_directory(disk, &log_path)?;
+    let database = Database::open(disk, &settings.tables_path(), settings.cache_bytes)?;
+    let position = database.position()?;
+    let mut state = State { active: Memtable::new(position), frozen: None, view: database.view()?, on_disk: position.applied };
+    let recovered = recover(disk, &log_path, position.applied, &mut |index, payload| {
+        let command: M::Command = codec::decode("a command of the log", payload).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let (_, changes) = apply::<M>(&state, index, &command)?;
+        state.active.absorb(changes, Position { applied: index, at: M::time(&command) });
+        if state.active.bytes() > settings.memtable_bytes { state.settle(&database) } else { Ok(()) }
+    })?;
+    report(&recovered, position.applied);
+    Ok(Recovery { lock, database, state, recovered })
+}
+
+/// Looks at the store of a master that is not running. Repairs what a crash left, as a start would. Blocks.
+pub fn read_offline<M: Machine, T>(
+    runtime: &Runtime,
+    settings: &StoreSettings,
+    work: impl FnOnce(&dyn Reader, Position) -> T,
+) -> Result<T, OpenError> {
+    let Recovery { lock, state, .. } = recover_state::<M>(runtime, settings)?;
+    let found = state.read(|reader| work(reader, state.active.position));
+    drop(lock);
+    Ok(found)
 }
 
 /// Makes a directory, if it is missing, and its name durable. Blocks.

@@ -44,7 +44,11 @@ impl Machine for Toy {
         let mut value = batch.get(Table::Inodes, &key)?.map(|value| value.to_vec()).unwrap_or_default();
         value.extend_from_slice(&command.text);
         let len = value.len();
-        if len > LONG { batch.delete(Table::Inodes, &key) } else { batch.put(Table::Inodes, &key, value) }
+        if len > LONG {
+            batch.delete(Table::Inodes, &key)
+        } else {
+            batch.put(Table::Inodes, &key, value)
+        }
         Ok(len)
     }
 }

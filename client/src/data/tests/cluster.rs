@@ -16,7 +16,6 @@ pub struct Cluster {
     pub targets: Arc<FakeTargets>,
     pub master: Arc<FakeMaster>,
     pub store: Arc<DataStore>,
-    pub world: World,
 }
 
 impl Cluster {
@@ -28,7 +27,7 @@ impl Cluster {
         let mut chosen = DataSettings { write_buffer_bytes: 32 << 20, block_cache_bytes: 32 << 20, ..DataSettings::for_pool(POOL) };
         settings(&mut chosen);
         let store = DataStore::new(runtime.clone(), Arc::clone(&master) as _, Arc::clone(&targets) as _, chosen);
-        Self { runtime, targets, master, store, world }
+        Self { runtime, targets, master, store }
     }
 
     /// Another client of the same cluster, with empty caches.
@@ -68,4 +67,12 @@ pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
     }
     bytes.truncate(len);
     bytes
+}
+
+/// Fails with the place of the first difference rather than with megabytes.
+#[track_caller]
+pub fn assert_same(found: &[u8], expected: &[u8], note: &str) {
+    let different = found.iter().zip(expected).position(|(found, expected)| found != expected);
+    assert!(found.len() == expected.len(), "{note}: {} bytes instead of {}; they differ from {different:?}", found.len(), expected.len());
+    assert!(different.is_none(), "{note}: byte {different:?} of {} differs", found.len());
 }

@@ -1,5 +1,5 @@
 //! A master in memory. It refuses commits that the real one would refuse, and fails the test where the data path breaks a
-//! promise: chunks must be stored before they are committed, and stable before they are committed durably.
+//! promise: chunks must be stored before they are committed.
 
 use super::fake_targets::FakeTargets;
 use crate::data::extent_map::{ExtentMap, Part, PlacedExtent};
@@ -67,7 +67,14 @@ pub struct FakeMaster {
 
 impl FakeMaster {
     pub fn new(runtime: Runtime, targets: Arc<FakeTargets>) -> Arc<Self> {
-        Arc::new(Self { runtime, targets, state: Mutex::default(), durable: Mutex::default(), faults: Mutex::default(), requests: Mutex::default() })
+        Arc::new(Self {
+            runtime,
+            targets,
+            state: Mutex::default(),
+            durable: Mutex::default(),
+            faults: Mutex::default(),
+            requests: Mutex::default(),
+        })
     }
 
     pub fn create(&self, ino: Ino) -> Attributes {
@@ -143,28 +150,24 @@ impl FakeMaster {
         *self.durable.lock() = state;
     }
 
-    /// All shards must be where the chunk says; at least k of them stable if that was asked.
-    fn check_stored(&self, chunk: &ChunkInfo, durable: bool) {
+    /// A chunk must be stored before it is committed: enough of it to read it where the map says. (All of it, but a target may have
+    /// been restarted since.)
+    fn check_stored(&self, chunk: &ChunkInfo) {
         let map = self.targets.map();
         let group = map.pool(chunk.pool).expect("a pool").group_of(chunk.id);
         let layout = chunk.scheme.layout(chunk.bytes);
-        let mut stable = 0;
-        for (slot, index) in chunk.slots.slots().zip(0..) {
-            if !layout.is_stored(index) {
-                continue;
-            }
-            let key = ShardKey { chunk: chunk.id, scheme: chunk.scheme, index };
-            let slot = group.slots[usize::from(slot)];
-            let held = slot.holder.into_iter().chain(slot.previous).find_map(|target| self.targets.holds(target, &key));
-            // Lost after a restart without sync: durability is checked below.
-            stable += u32::from(held == Some(true));
-        }
-        let needed = if chunk.scheme.is_copies() { 1 } else { u32::from(layout.occupied_data_shards()) };
-        assert!(!durable || stable >= needed, "{chunk:?} is committed durably with {stable} stable shards");
+        let is_held = |(slot, index): &(u8, u8)| {
+            let key = ShardKey { chunk: chunk.id, scheme: chunk.scheme, index: *index };
+            let slot = group.slots[usize::from(*slot)];
+            slot.holder.into_iter().chain(slot.previous).any(|target| self.targets.holds(target, &key))
+        };
+        let held = chunk.slots.slots().zip(0..).filter(|(_, index)| layout.is_stored(*index)).filter(is_held).count();
+        let needed = if chunk.scheme.is_copies() { 1 } else { usize::from(layout.occupied_data_shards()) };
+        assert!(held >= needed, "{chunk:?} is committed with {held} stored shards");
     }
 
-    fn apply(&self, files: &[FileCommit], chunks: &[NewChunk], durable: bool) -> Vec<Result<Attributes, FsError>> {
-        chunks.iter().for_each(|chunk| self.check_stored(&chunk.info, durable));
+    fn apply(&self, files: &[FileCommit], chunks: &[NewChunk]) -> Vec<Result<Attributes, FsError>> {
+        chunks.iter().for_each(|chunk| self.check_stored(&chunk.info));
         let mut state = self.state.lock();
         for chunk in chunks {
             state.chunks.entry(chunk.info.id).or_insert(chunk.info);
@@ -257,7 +260,7 @@ impl Metadata for FakeMaster {
                     return Err(CommitError::PutAgain);
                 }
             }
-            let results = self.apply(&files, &chunks, durable);
+            let results = self.apply(&files, &chunks);
             {
                 let mut requests = self.requests.lock();
                 requests.commits += 1;

@@ -165,9 +165,9 @@ impl FakeTargets {
         epoch
     }
 
-    /// Whether a shard is on a target, and stable.
-    pub fn holds(&self, target: TargetId, key: &ShardKey) -> Option<bool> {
-        self.state.lock().stores.get(&target)?.shards.get(key).map(|shard| shard.is_synced)
+    /// Whether a shard is on a target.
+    pub fn holds(&self, target: TargetId, key: &ShardKey) -> bool {
+        self.state.lock().stores.get(&target).is_some_and(|store| store.shards.contains_key(key))
     }
 
     async fn answer(&self, target: TargetId, request: ChunkserverRequest, body: Bytes, limit: Duration) -> Answer {

@@ -1,6 +1,6 @@
 //! Writing while targets are away, full, slow or restarted, and while the map moves.
 
-use super::cluster::{Cluster, pattern, with_cluster};
+use super::cluster::{Cluster, assert_same, pattern, with_cluster};
 use super::fake_targets::Behaviour;
 use cairn_common::error::FsError;
 use cairn_common::ids::TargetId;
@@ -16,7 +16,7 @@ async fn write_and_check(cluster: &Cluster, number: u64, bytes: usize) -> Durati
     file.flush().await.expect("flushed");
     let took = cluster.runtime.now().since(start);
     let reader = cluster.open_in(&cluster.stranger(), number);
-    assert_eq!(reader.read(0, bytes).await.expect("read"), pattern(number, bytes));
+    assert_same(&reader.read(0, bytes).await.expect("read"), &pattern(number, bytes), "content");
     took
 }
 
@@ -73,7 +73,7 @@ fn full_disks_give_no_space_soon_and_once_per_descriptor() {
         assert_eq!(file.take_error(&first), Some(FsError::NoSpace));
         assert_eq!(file.take_error(&first), None);
         assert_eq!(file.write(0, b"more").await, Err(FsError::NoSpace));
-        assert_eq!(file.read(0, 10).await.expect("still here"), b"hello".as_slice());
+        assert_same(&file.read(0, 10).await.expect("still here"), b"hello".as_slice(), "content");
         let third = file.descriptor();
         // Somebody deletes things: the data is not lost.
         cluster.targets.behave_all(Behaviour::Good);
@@ -81,7 +81,7 @@ fn full_disks_give_no_space_soon_and_once_per_descriptor() {
         assert_eq!(file.take_error(&second), Some(FsError::NoSpace));
         assert_eq!(file.take_error(&second), None);
         assert_eq!(file.take_error(&third), None);
-        assert_eq!(cluster.open_in(&cluster.stranger(), 10).read(0, 10).await.expect("read"), b"hello".as_slice());
+        assert_same(&cluster.open_in(&cluster.stranger(), 10).read(0, 10).await.expect("read"), b"hello".as_slice(), "content");
     });
 }
 
@@ -149,7 +149,7 @@ fn a_master_that_refuses_commits_is_an_error_and_then_forgotten() {
         assert_eq!(file.take_error(&descriptor), Some(FsError::Io));
         cluster.master.fail_commits(None);
         assert_eq!(file.flush().await, Ok(()));
-        assert_eq!(cluster.open_in(&cluster.stranger(), 10).read(0, 10).await.expect("read"), b"data".as_slice());
+        assert_same(&cluster.open_in(&cluster.stranger(), 10).read(0, 10).await.expect("read"), b"data".as_slice(), "content");
     });
 }
 

@@ -1,9 +1,9 @@
 //! The data path against fakes of the master and the chunkservers, in the simulated world.
 
 mod cluster;
-mod faults;
 mod fake_master;
 mod fake_targets;
+mod faults;
 mod model;
 mod packing;
 mod promises;

@@ -1,6 +1,6 @@
 //! Random operations against an array of bytes.
 
-use super::cluster::{Cluster, pattern};
+use super::cluster::{Cluster, assert_same, pattern};
 use super::fake_targets::Behaviour;
 use crate::data::FileData;
 use cairn_common::ids::TargetId;
@@ -14,20 +14,38 @@ const FILE_BYTES: usize = 400_000;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Write { offset: usize, bytes: usize },
-    Read { offset: usize, bytes: usize },
-    Truncate { size: usize },
-    Punch { offset: usize, bytes: usize },
+    Write {
+        offset: usize,
+        bytes: usize,
+    },
+    Read {
+        offset: usize,
+        bytes: usize,
+    },
+    Truncate {
+        size: usize,
+    },
+    Punch {
+        offset: usize,
+        bytes: usize,
+    },
     Flush,
     Sync,
     Reopen,
     Forget,
-    Wait { micros: u64 },
+    Wait {
+        micros: u64,
+    },
     Seek,
     /// One target misbehaves from here on, and no other.
-    Trouble { target: u32, kind: u8 },
+    Trouble {
+        target: u32,
+        kind: u8,
+    },
     MapMoves,
     PutAgain,
+    /// After a sync, everything loses power and all clients start anew.
+    PowerLoss,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -46,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..=6u32, any::<u8>()).prop_map(|(target, kind)| Step::Trouble { target, kind }),
         1 => Just(Step::MapMoves),
         1 => Just(Step::PutAgain),
+        1 => Just(Step::PowerLoss),
     ]
 }
 
@@ -95,6 +114,7 @@ async fn read(file: &FileData, offset: usize, bytes: usize) -> bytes::Bytes {
 }
 
 async fn run(cluster: &Cluster, steps: Vec<Step>) {
+    let mut store = Arc::clone(&cluster.store);
     let mut file = cluster.create(10);
     let mut model = Model::default();
     for (time, step) in steps.into_iter().enumerate() {
@@ -106,7 +126,9 @@ async fn run(cluster: &Cluster, steps: Vec<Step>) {
                 }
                 model.write(offset, &data);
             }
-            Step::Read { offset, bytes } => assert_eq!(read(&file, offset, bytes).await, model.read(offset, bytes), "step {time}"),
+            Step::Read { offset, bytes } => {
+                assert_same(&read(&file, offset, bytes).await, model.read(offset, bytes), &format!("step {time}"));
+            }
             Step::Truncate { size } => {
                 truncate(cluster, &file, size as u64).await;
                 model.0.resize(size, 0);
@@ -118,12 +140,12 @@ async fn run(cluster: &Cluster, steps: Vec<Step>) {
             Step::Flush => {
                 file.flush().await.expect("flushed");
                 let other = cluster.open_in(&cluster.stranger(), 10);
-                assert_eq!(read(&other, 0, FILE_BYTES * 2).await, model.0, "another client, step {time}");
+                assert_same(&read(&other, 0, FILE_BYTES * 2).await, &model.0, &format!("another client, step {time}"));
             }
             Step::Sync => file.sync().await.expect("synced"),
             Step::Reopen => {
                 drop(file);
-                file = cluster.open_in(&cluster.store, 10);
+                file = cluster.open_in(&store, 10);
             }
             Step::Forget => file.forget_extents(),
             Step::Wait { micros } => cluster.runtime.sleep(Duration::from_micros(micros * micros / 100)).await,
@@ -137,8 +159,13 @@ async fn run(cluster: &Cluster, steps: Vec<Step>) {
             }
             Step::Trouble { target, kind } => {
                 cluster.targets.behave_all(Behaviour::Good);
-                let behaviours =
-                    [Behaviour::Unreachable, Behaviour::Hung, Behaviour::Corrupt, Behaviour::Full, Behaviour::Slow(Duration::from_millis(80))];
+                let behaviours = [
+                    Behaviour::Unreachable,
+                    Behaviour::Hung,
+                    Behaviour::Corrupt,
+                    Behaviour::Full,
+                    Behaviour::Slow(Duration::from_millis(80)),
+                ];
                 cluster.targets.behave(TargetId(target), behaviours[usize::from(kind) % behaviours.len()]);
             }
             Step::MapMoves => {
@@ -148,14 +175,23 @@ async fn run(cluster: &Cluster, steps: Vec<Step>) {
                 cluster.master.demand_puts_again(1);
             }
             Step::PutAgain => cluster.master.demand_puts_again(1),
+            Step::PowerLoss => {
+                file.sync().await.expect("synced");
+                crate::ports::Metadata::sync_log(&*cluster.master).await.expect("the truncations, too");
+                cluster.targets.ids().into_iter().for_each(|target| cluster.targets.restart(target, true));
+                cluster.master.lose_power();
+                store = cluster.stranger();
+                file = cluster.open_in(&store, 10);
+                assert_same(&read(&file, 0, FILE_BYTES * 2).await, &model.0, &format!("after the loss of power, step {time}"));
+            }
         }
         assert_eq!(file.local_size(), model.0.len() as u64, "step {time}");
     }
-    assert_eq!(read(&file, 0, FILE_BYTES * 2).await, model.0);
+    assert_same(&read(&file, 0, FILE_BYTES * 2).await, &model.0, "at the end");
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn a_file_behaves_like_an_array_of_bytes(seed in any::<u64>(), steps in proptest::collection::vec(step(), 1..60)) {
@@ -194,14 +230,14 @@ proptest! {
                             _ => {}
                         }
                         let size = model.0.len();
-                        assert_eq!(read(&file, base as usize, size).await, model.0, "task {task}, round {round}");
+                        assert_same(&read(&file, base as usize, size).await, &model.0, &format!("task {task}, round {round}"));
                     }
                 }
             });
             join_all(writers).await;
             file.flush().await.expect("flushed");
             let all = read(&cluster.open_in(&cluster.stranger(), 10), 0, 20_000_000).await;
-            assert_eq!(all, read(&file, 0, 20_000_000).await);
+            assert_same(&all, &read(&file, 0, 20_000_000).await, "another client");
         });
     }
 }

@@ -1,6 +1,6 @@
 //! How many chunks, commits and bytes of memory writing takes.
 
-use super::cluster::{Cluster, pattern, with_cluster};
+use super::cluster::{Cluster, assert_same, pattern, with_cluster};
 use super::fake_targets::Behaviour;
 use cairn_runtime::sim::block_on_world;
 use futures_util::future::join_all;
@@ -25,7 +25,7 @@ fn five_hundred_small_files_flushed_together_become_one_chunk() {
         let reader = cluster.stranger();
         for number in 0..500 {
             let content = pattern(number, 3000 + number as usize);
-            assert_eq!(cluster.open_in(&reader, 10 + number).read(0, MIB).await.expect("read"), content);
+            assert_same(&cluster.open_in(&reader, 10 + number).read(0, MIB).await.expect("read"), &content, "content");
         }
     });
 }
@@ -45,7 +45,7 @@ fn a_thousand_scattered_writes_become_one_chunk() {
         let reader = cluster.open_in(&cluster.stranger(), 10);
         for number in [0u64, 1, 500, 999] {
             let offset = number * 65_536;
-            assert_eq!(reader.read(offset, 4096).await.expect("read"), pattern(offset, 4096));
+            assert_same(&reader.read(offset, 4096).await.expect("read"), &pattern(offset, 4096), "content");
             assert!(reader.read(offset + 4096, 4096).await.expect("read").iter().all(|byte| *byte == 0));
         }
     });
@@ -77,7 +77,7 @@ fn a_file_rewritten_in_memory_is_put_once() {
         assert!(cluster.store.write_buffer_used_bytes() <= 16 << 10);
         file.flush().await.expect("flushed");
         assert_eq!(cluster.store.counters().chunk_bytes_put, 8192);
-        assert_eq!(file.read(0, 8192).await.expect("read"), pattern(999, 8192));
+        assert_same(&file.read(0, 8192).await.expect("read"), &pattern(999, 8192), "content");
     });
 }
 
@@ -113,7 +113,7 @@ fn old_data_is_put_and_committed_without_being_asked() {
         file.write(0, b"forgotten").await.expect("written");
         cluster.runtime.sleep(Duration::from_secs(9)).await;
         assert!(!file.has_dirty());
-        assert_eq!(cluster.open_in(&cluster.stranger(), 10).read(0, 100).await.expect("read"), b"forgotten".as_slice());
+        assert_same(&cluster.open_in(&cluster.stranger(), 10).read(0, 100).await.expect("read"), b"forgotten".as_slice(), "content");
     });
 }
 
@@ -125,7 +125,7 @@ fn awkward_tails_are_cut_and_still_read_right() {
         file.write(0, &content).await.expect("written");
         file.flush().await.expect("flushed");
         assert_eq!(cluster.store.counters().chunks_put, 2);
-        assert_eq!(cluster.open_in(&cluster.stranger(), 10).read(0, 4 * MIB).await.expect("read"), content);
+        assert_same(&cluster.open_in(&cluster.stranger(), 10).read(0, 4 * MIB).await.expect("read"), &content, "content");
     });
 }
 

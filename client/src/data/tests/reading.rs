@@ -1,6 +1,6 @@
 //! Reading, with shards lost, rotten and late.
 
-use super::cluster::{Cluster, pattern, with_cluster};
+use super::cluster::{Cluster, assert_same, pattern, with_cluster};
 use super::fake_targets::Behaviour;
 use cairn_common::error::FsError;
 use cairn_common::ids::{Ino, TargetId};
@@ -26,11 +26,11 @@ async fn written(cluster: &Cluster, number: u64) -> Vec<u8> {
 
 async fn check_all(cluster: &Cluster, content: &[u8], note: &str) {
     let file = cluster.open_in(&cluster.stranger(), 10);
-    assert_eq!(file.read(0, 8 * MIB).await.expect(note), content, "{note}");
+    assert_same(&file.read(0, 8 * MIB).await.expect(note), content, note);
     let file = cluster.open_in(&cluster.stranger(), 10);
     for offset in [0, 4097, MIB - 3, 4 * MIB - 100, 4 * MIB + 200_000, content.len() - 5000] {
         let expected = &content[offset..content.len().min(offset + 9000)];
-        assert_eq!(file.read(offset as u64, 9000).await.expect(note), expected, "{note} at {offset}");
+        assert_same(&file.read(offset as u64, 9000).await.expect(note), expected, &format!("{note} at {offset}"));
     }
 }
 
@@ -125,7 +125,7 @@ fn hung_targets_cost_reads_less_than_a_second() {
             lost.iter().for_each(|target| cluster.targets.behave(*target, Behaviour::Hung));
             let file = cluster.open_in(&cluster.stranger(), 10);
             let start = cluster.runtime.now();
-            assert_eq!(file.read(0, 8 * MIB).await.expect("read"), content);
+            assert_same(&file.read(0, 8 * MIB).await.expect("read"), &content, "content");
             let took = cluster.runtime.now().since(start);
             assert!(took < Duration::from_secs(1), "{took:?} without {lost:?}");
             cluster.targets.behave_all(Behaviour::Good);
@@ -203,7 +203,7 @@ fn a_small_file_takes_one_request() {
         file.flush().await.expect("flushed");
         let before = cluster.targets.requests();
         let file = cluster.open_in(&cluster.stranger(), 10);
-        assert_eq!(file.read(0, MIB).await.expect("read"), pattern(1, 20_000));
+        assert_same(&file.read(0, MIB).await.expect("read"), &pattern(1, 20_000), "content");
         let after = cluster.targets.requests();
         assert_eq!((after.gets - before.gets, after.get_bytes - before.get_bytes), (1, 20_000));
     });
@@ -249,7 +249,7 @@ fn extents_that_another_client_replaced_are_looked_up_again() {
         cluster.targets.ids().into_iter().for_each(|target| cluster.targets.wipe(target));
         writer.write(0, &fresh).await.expect("written");
         writer.flush().await.expect("flushed");
-        assert_eq!(reader.read(0, 8 * MIB).await.expect("read"), fresh);
+        assert_same(&reader.read(0, 8 * MIB).await.expect("read"), &fresh, "content");
         assert_eq!(cluster.master.open(Ino(10)).0.size, content.len() as u64);
     });
 }

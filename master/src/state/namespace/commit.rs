@@ -18,7 +18,6 @@ use cairn_common::error::FsError;
 use cairn_common::extent::{ChunkInfo, Extent, NewChunk};
 use cairn_common::ids::ChunkId;
 use cairn_common::limits::{CHUNK_BYTES_MAX, COMMIT_EXTENTS_MAX, FILE_BYTES_MAX, SHARD_BYTES_MAX};
-use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::{FileCommit, MasterError, MutationReply};
 use std::collections::BTreeMap;
 
@@ -170,9 +169,6 @@ fn check_info(info: &ChunkInfo, pool: &PoolRecord) -> Result<(), MasterError> {
     let wrong =
         |problem: &str| Err(malformed(format!("chunk {} of {} bytes, {}, {:?}: {problem}", info.id, info.bytes, info.scheme, info.slots)));
     let scheme = info.scheme;
-    if Scheme::new(scheme.data_shards(), scheme.parity_shards()).is_err() {
-        return wrong("there is no such scheme");
-    }
     if info.bytes == 0 || info.bytes as usize > CHUNK_BYTES_MAX {
         return wrong("a chunk has 1 byte to 16 MiB");
     }

@@ -10,7 +10,7 @@ use crate::store::tables::MemoryTables;
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, TimeChange};
 use cairn_common::error::FsError;
 use cairn_common::extent::Extent;
-use cairn_common::ids::{DirCookie, Ino, SessionId};
+use cairn_common::ids::{ChunkId, DirCookie, Ino, SessionId};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::master::{FileCommit, MasterError, Mutation, MutationReply, RenameMode, XattrMode};
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
@@ -20,6 +20,12 @@ use std::time::Duration;
 /// Which inode: mostly one that fits, now and then any number at all.
 #[derive(Debug, Clone, Copy)]
 struct Pick(u16);
+
+/// Offset, length, chunk and offset in the chunk.
+type DrawnExtent = (u8, u8, u8, u8);
+
+/// A file of a commit: which, its extents, and how far it reaches.
+type DrawnFile = (Pick, Vec<DrawnExtent>, u8);
 
 #[derive(Debug, Clone)]
 enum Action {
@@ -32,7 +38,7 @@ enum Action {
     Change { ino: Pick, what: u8 },
     SetXattr { ino: Pick, name: u8, mode: XattrMode },
     RemoveXattr { ino: Pick, name: u8 },
-    Commit { files: Vec<(Pick, Vec<(u8, u8, u8, u8)>, u8)> },
+    Commit { files: Vec<DrawnFile> },
     Punch { ino: Pick, offset: u8, bytes: u8, extend: bool },
     Copy { from: (Pick, u8), to: (Pick, u8), bytes: u8 },
     Close { session: SessionId, ino: Pick },
@@ -63,8 +69,7 @@ fn kind() -> impl Strategy<Value = FileKind> {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    let rename_mode =
-        prop_oneof![3 => Just(RenameMode::Replace), 1 => Just(RenameMode::NoReplace), 2 => Just(RenameMode::Exchange)];
+    let rename_mode = prop_oneof![3 => Just(RenameMode::Replace), 1 => Just(RenameMode::NoReplace), 2 => Just(RenameMode::Exchange)];
     let xattr_mode = prop_oneof![Just(XattrMode::Set), Just(XattrMode::Create), Just(XattrMode::Replace)];
     let extents = proptest::collection::vec((any::<u8>(), 1..24u8, 0..5u8, any::<u8>()), 0..12);
     let session = prop_oneof![Just(ALICE), Just(BOB)];
@@ -186,7 +191,7 @@ impl Pair {
     }
 
     /// What each byte of a file is, from all pages of its extents.
-    fn content(&self, ino: Ino, size: u64) -> Vec<Option<(cairn_common::ids::ChunkId, u32)>> {
+    fn content(&self, ino: Ino, size: u64) -> Vec<Option<(ChunkId, u32)>> {
         let mut content = vec![None; size as usize];
         let mut from = 0;
         loop {
@@ -216,12 +221,8 @@ impl Pair {
                 let inode = NewInode { mode, ..new_inode(*kind) };
                 Mutation::Create { parent: directory(parent), name: name(number), inode, open: false, or_existing: *or_existing }
             }
-            Action::CreateUnnamed { parent } => {
-                Mutation::CreateUnnamed { parent: directory(parent), inode: new_inode(FileKind::Regular) }
-            }
-            Action::Link { ino, parent, name: number } => {
-                Mutation::Link { ino: file(ino), parent: directory(parent), name: name(number) }
-            }
+            Action::CreateUnnamed { parent } => Mutation::CreateUnnamed { parent: directory(parent), inode: new_inode(FileKind::Regular) },
+            Action::Link { ino, parent, name: number } => Mutation::Link { ino: file(ino), parent: directory(parent), name: name(number) },
             Action::Remove { parent, name: number, is_directory, held } => {
                 let (parent, name) = (directory(parent), name(number));
                 let mutation = if *is_directory { Mutation::RemoveDirectory { parent, name } } else { Mutation::Unlink { parent, name } };
@@ -347,7 +348,7 @@ fn change(what: u8) -> AttributeChange {
 }
 
 /// Extents of a commit must not overlap: those that would are left out.
-fn file_commit(ino: Ino, drawn: &[(u8, u8, u8, u8)], size: u8) -> FileCommit {
+fn file_commit(ino: Ino, drawn: &[DrawnExtent], size: u8) -> FileCommit {
     let mut extents: Vec<Extent> = Vec::new();
     for (offset, bytes, chunk, chunk_offset) in drawn {
         let chunk_offset = u32::from(*chunk_offset) % (CHUNK_BYTES - u32::from(*bytes));
@@ -370,7 +371,7 @@ fn run(actions: &[Action]) -> MemoryTables {
 }
 
 proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig { cases: 150, ..Default::default() })]
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 256, ..Default::default() })]
 
     #[test]
     fn agrees_with_the_model(actions in proptest::collection::vec(action(), 1..120)) {

@@ -78,15 +78,7 @@ impl CommandLog {
             unsynced_names: false,
         };
         let (progress, _) = watch::channel(Progress { durable: recovered.last, failed: None });
-        Ok(Self {
-            runtime,
-            directory,
-            segment_bytes,
-            state: Mutex::new(state),
-            dirty: Notify::new(),
-            urgent: Notify::new(),
-            progress,
-        })
+        Ok(Self { runtime, directory, segment_bytes, state: Mutex::new(state), dirty: Notify::new(), urgent: Notify::new(), progress })
     }
 
     /// The last command that was appended.

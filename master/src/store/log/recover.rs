@@ -80,8 +80,7 @@ impl Content {
     fn read(disk: &dyn Disk, directory: &Path, first: LogIndex) -> Result<Self, StoreError> {
         let path = segment_path(directory, first);
         let bytes = read_whole(disk, &path).map_err(|error| disk_error("read", &path, &error))?;
-        let key = decode_header(&bytes)
-            .map_err(|problem| StoreError::Corrupt(format!("{} cannot be used: {problem}", path.display())))?;
+        let key = decode_header(&bytes).map_err(|problem| StoreError::Corrupt(format!("{} cannot be used: {problem}", path.display())))?;
         Ok(Self { key, bytes })
     }
 }

@@ -299,6 +299,26 @@ fn syncing_where_a_new_file_was_moved_to_settles_where_it_came_from() {
 }
 
 #[test]
+fn unsynced_names_of_a_directory_survive_in_the_order_in_which_they_were_made() {
+    let names = ["/1", "/2", "/3", "/4"];
+    let survivors: BTreeSet<usize> = (0..200)
+        .map(|seed| {
+            let world = World::new(seed);
+            let node = world.node("a");
+            let disk = node.runtime().disk;
+            for name in names {
+                write_new(&disk, name, b"data");
+            }
+            node.crash(Crash::PowerLoss);
+            let files = node.disk().files();
+            assert!(files.iter().zip(names).all(|(file, name)| file == Path::new(name)), "{files:?}");
+            files.len()
+        })
+        .collect();
+    assert_eq!(survivors, (0..=4).collect());
+}
+
+#[test]
 fn syncing_one_directory_does_not_sync_another() {
     let lost = (0..100).filter(|seed| {
         let world = World::new(*seed);

@@ -1,0 +1,155 @@
+//! Full and failing disks.
+
+use super::fixture::{DIRECTORY, Shard, content, index_path, open, segment_paths, settings, shards_of, small, with_node};
+use crate::target::{Target, TargetSettings};
+use cairn_common::time::Timestamp;
+use cairn_common::wire::chunkserver::{ChunkserverError, TargetHealth};
+use cairn_runtime::sim::{Crash, DiskFaults, for_each_seed};
+use std::path::PathBuf;
+use std::time::Duration;
+
+fn shards(count: u64) -> Vec<Shard> {
+    (0..count).flat_map(|number| shards_of("1+0", &content(number, 100_000))).collect()
+}
+
+#[test]
+fn a_full_disk_refuses_puts_and_lets_delete() {
+    with_node(1, |_, node| async move {
+        node.disk().set_capacity(8 << 20);
+        let settings = TargetSettings { reserve_bytes: Some(2 << 20), ..settings() };
+        let runtime = node.runtime();
+        let target = Target::open(&runtime, PathBuf::from(DIRECTORY), super::fixture::CLUSTER, settings).await.expect("opens");
+        let shards = shards(100);
+        let mut stored = Vec::new();
+        let mut refusal = None;
+        for shard in &shards {
+            match shard.put_on(&target, 1, true).await {
+                Ok(()) => stored.push(shard.clone()),
+                Err(error) => refusal = refusal.or(Some(error)),
+            }
+        }
+        assert!(stored.len() > 10, "{} fit", stored.len());
+        assert!(matches!(refusal, Some(ChunkserverError::Full { free_bytes, .. }) if free_bytes < 3 << 20), "{refusal:?}");
+        assert_eq!(target.status().health, TargetHealth::Full);
+        for shard in &stored {
+            shard.check_on(&target).await.expect("readable");
+        }
+        let keys: Vec<_> = stored.iter().map(Shard::key).collect();
+        assert_eq!(target.delete(keys, Timestamp::from_nanos(2)).await, Ok(stored.len() as u32));
+        target.refresh().await;
+        assert_eq!(target.status().health, TargetHealth::Good);
+        shards[0].put_on(&target, 3, true).await.expect("there is room again");
+    });
+}
+
+#[test]
+fn a_disk_that_others_have_filled_loses_nothing() {
+    for_each_seed(20, |seed| {
+        with_node(seed, |world, node| async move {
+            let runtime = node.runtime();
+            let target = open(&runtime).await;
+            let shards = shards(30);
+            let mut acknowledged = Vec::new();
+            for (number, shard) in shards.iter().enumerate() {
+                if number == 10 {
+                    // Less than any put needs, so that writes run into it half way.
+                    node.disk().set_capacity(node.disk().used() + 50_000 + seed * 1000);
+                }
+                if number == 20 {
+                    node.disk().set_capacity(1 << 30);
+                }
+                match shard.put_on(&target, 1, true).await {
+                    Ok(()) => acknowledged.push(shard.clone()),
+                    Err(ChunkserverError::Full { .. }) => assert!((10..20).contains(&number)),
+                    Err(error) => panic!("{error}"),
+                }
+                world.sleep(Duration::from_millis(20)).await;
+            }
+            assert!(acknowledged.len() >= 20);
+            assert_eq!(target.status().health, TargetHealth::Good);
+            for wipe_index in [false, true] {
+                node.crash(Crash::PowerLoss);
+                let runtime = node.runtime();
+                if wipe_index {
+                    runtime.disk.remove_file(&index_path()).expect("removed");
+                }
+                let target = open(&runtime).await;
+                for shard in &acknowledged {
+                    shard.check_on(&target).await.expect("acknowledged");
+                }
+                for shard in &shards {
+                    let there = shard.check_on(&target).await;
+                    assert!(matches!(there, Ok(()) | Err(ChunkserverError::NoSuchShard(_))), "{there:?}");
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn a_failed_sync_ends_all_acknowledging_until_the_next_start() {
+    with_node(2, |_, node| async move {
+        let target = open(&node.runtime()).await;
+        small(1).put_on(&target, 1, true).await.expect("stored");
+        node.disk().set_faults(DiskFaults { sync_error: 1.0, ..DiskFaults::default() });
+        let refused = small(2).put_on(&target, 1, true).await;
+        assert!(matches!(refused, Err(ChunkserverError::TargetFailed { .. })), "{refused:?}");
+        node.disk().set_faults(DiskFaults::default());
+        for answer in [
+            small(3).put_on(&target, 1, false).await,
+            small(1).put_on(&target, 9, false).await,
+            target.sync().await,
+            target.delete(vec![small(1).key()], Timestamp::from_nanos(9)).await.map(drop),
+        ] {
+            assert!(matches!(answer, Err(ChunkserverError::TargetFailed { .. })), "{answer:?}");
+        }
+        assert_eq!(target.status().health, TargetHealth::Failed);
+        small(1).check_on(&target).await.expect("still served");
+
+        node.crash(Crash::PowerLoss);
+        let target = open(&node.runtime()).await;
+        small(1).check_on(&target).await.expect("kept");
+        assert_eq!(target.status().health, TargetHealth::Good);
+        small(3).put_on(&target, 1, true).await.expect("stored");
+    });
+}
+
+#[test]
+fn a_failed_write_ends_all_acknowledging() {
+    with_node(3, |_, node| async move {
+        let target = open(&node.runtime()).await;
+        small(1).put_on(&target, 1, true).await.expect("stored");
+        node.disk().set_faults(DiskFaults { write_error: 1.0, ..DiskFaults::default() });
+        let refused = small(2).put_on(&target, 1, false).await;
+        assert!(matches!(refused, Err(ChunkserverError::TargetFailed { .. })), "{refused:?}");
+        assert_eq!(target.status().health, TargetHealth::Failed);
+    });
+}
+
+#[test]
+fn an_unreadable_shard_is_told_and_counted_once() {
+    with_node(4, |_, node| async move {
+        let target = open(&node.runtime()).await;
+        let shard = shards_of("1+0", &content(1, 50_000)).remove(0);
+        shard.put_on(&target, 1, true).await.expect("stored");
+        target.close().await.expect("closed");
+        drop(target);
+        node.crash(Crash::PowerLoss);
+        let target = open(&node.runtime()).await;
+        assert_eq!(target.check(&[shard.key()]).await, Ok(vec![true]));
+        let path = segment_paths(&node)[0].clone();
+        let file = node_file(&target, &path);
+        file.set_len(8192).expect("cut short");
+        for _ in 0..3 {
+            let result = target.get(shard.key(), 0, 50_000, false).await;
+            assert_eq!(result, Err(ChunkserverError::Corrupt(shard.key())));
+        }
+        assert_eq!(target.status().corrupt_shards, 1);
+        shard.put_on(&target, 2, true).await.expect("stored anew");
+        shard.check_on(&target).await.expect("readable again");
+    });
+}
+
+fn node_file(target: &Target, path: &std::path::Path) -> std::sync::Arc<dyn cairn_runtime::disk::DiskFile> {
+    target.core.runtime.disk.open(path, cairn_runtime::disk::OpenMode::ReadWrite).expect("there")
+}

@@ -1,0 +1,8 @@
+//! A target on the simulated disk. `basic`: what each call does. `recovery`: what a start finds and does. `faults`: full and
+//! failing disks. `model`: random histories with crashes against a reference.
+
+mod basic;
+mod faults;
+mod fixture;
+mod model;
+mod recovery;

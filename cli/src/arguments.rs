@@ -1,0 +1,260 @@
+//! The command line.
+
+use cairn_common::scheme::Scheme;
+use cairn_common::wire::master::Role;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// CairnFS: the disks of a few (or a few thousand) machines as one POSIX directory.
+#[derive(Debug, Parser)]
+#[command(name = "cairn", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Tell more (-v: what happens, -vv: everything). RUST_LOG takes precedence.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cluster in one process, and mount it: for a laptop, or a first look.
+    Up(Up),
+    /// Run the metadata master. The first start creates the cluster.
+    Master(Master),
+    /// Run a chunkserver, which stores data on this machine's disks.
+    Chunkserver(Chunkserver),
+    /// Mount the file system on a directory.
+    Mount(Mount),
+    /// Unmount a directory.
+    Umount(Umount),
+    /// Show the state of the cluster.
+    Status(Status),
+    /// Create tokens with which machines join the cluster.
+    Token(Token),
+}
+
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Where the cluster keeps its state and data; found again at the next start.
+    #[arg(long, value_name = "DIR", env = "CAIRN_UP_DATA")]
+    pub data: Option<PathBuf>,
+    /// Where to mount it [default: no mount; use `cairn mount` from anywhere].
+    #[arg(long, value_name = "DIR")]
+    pub mount: Option<PathBuf>,
+    /// How many chunkservers to run. At a later start: at least as many as before.
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub chunkservers: u16,
+    /// Redundancy: data shards + parity shards. Fixed at the first start.
+    #[arg(long, value_name = "K+M", default_value = "4+2")]
+    pub scheme: Scheme,
+    /// Address of the master, so that other machines or mounts can reach it.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+    /// Mount options, as for `cairn mount`.
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Master {
+    /// Directory of the master's log, tables and keys.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// UDP address to listen on. Port 0: the port it had before, or any free one.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7440")]
+    pub listen: SocketAddr,
+    /// Redundancy of the default pool. Counts at the first start alone.
+    #[arg(long, value_name = "K+M", default_value = "4+2")]
+    pub scheme: Scheme,
+    /// Memory for cached tables, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub cache: u64,
+    /// Write the address to this file once the master serves (for scripts).
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    #[command(subcommand)]
+    pub action: Option<MasterAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MasterAction {
+    /// Write everything the (stopped) master knows to a file, or to standard output.
+    Dump {
+        /// The file to write; `-` is standard output.
+        #[arg(value_name = "FILE", default_value = "-")]
+        file: PathBuf,
+    },
+    /// Fill an empty directory from a dump.
+    Load {
+        /// The file to read; `-` is standard input.
+        #[arg(value_name = "FILE", default_value = "-")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Chunkserver {
+    /// Address of the master. Remembered after the first start.
+    #[arg(long, value_name = "ADDR", env = "CAIRN_MASTER")]
+    pub master: Option<SocketAddr>,
+    /// Token from `cairn token create --role chunkserver`; needed at the first start alone.
+    #[arg(long, value_name = "TOKEN", env = "CAIRN_TOKEN")]
+    pub token: Option<String>,
+    /// Directory to store data in; give one per disk.
+    #[arg(long, value_name = "DIR", required = true)]
+    pub data: Vec<PathBuf>,
+    /// UDP address to listen on; port 0 is any free one.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:0")]
+    pub listen: SocketAddr,
+    /// Where this server stands, for spreading data: rack=a, host=b. May be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// Write the address to this file once the chunkserver serves (for scripts).
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// How a client finds and convinces the master.
+#[derive(Debug, Clone, Args)]
+pub struct Access {
+    /// Address of the master. Remembered with the client's certificate.
+    #[arg(long, value_name = "ADDR", env = "CAIRN_MASTER")]
+    pub master: Option<SocketAddr>,
+    /// Token from `cairn token create --role client`; needed once, then the stored certificate serves.
+    #[arg(long, value_name = "TOKEN", env = "CAIRN_TOKEN")]
+    pub token: Option<String>,
+    /// Directory of the client's certificate [default: ~/.config/cairn].
+    #[arg(long, value_name = "DIR", env = "CAIRN_IDENTITY")]
+    pub identity: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Mount {
+    #[command(flatten)]
+    pub access: Access,
+    /// Directory in CairnFS to mount [default: the root], then the local directory.
+    #[arg(value_name = "[REMOTE_DIR] DIR", num_args = 1..=2, required = true)]
+    pub directories: Vec<PathBuf>,
+    /// Mount options, separated by commas: ro, allow_other, nonempty, noexec, ...
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Vec<String>,
+    /// Return when the mount is usable, and serve it in the background.
+    #[arg(long)]
+    pub background: bool,
+    /// How long operations wait while the master is away before they fail with EIO, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub master_wait: u64,
+    /// Memory for data that is written but not yet stored, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub write_buffer: u64,
+    /// Memory for cached and read-ahead data, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub cache: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Umount {
+    /// The mount point.
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Detach even while files are in use; it goes away when they are closed.
+    #[arg(long)]
+    pub lazy: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub access: Access,
+    /// Data directory of a master on this machine, whose own certificate is used.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["token", "identity"])]
+    pub data: Option<PathBuf>,
+    /// Machine-readable.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Token {
+    #[command(subcommand)]
+    pub action: TokenAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenAction {
+    /// Create a token that lets one machine join.
+    Create(TokenCreate),
+}
+
+#[derive(Debug, Args)]
+pub struct TokenCreate {
+    /// What the machine will be.
+    #[arg(long)]
+    pub role: TokenRole,
+    /// How long the token is good for: 90s, 30m, 24h, 7d.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration_seconds)]
+    pub ttl: u64,
+    /// Data directory of a master on this machine, whose own certificate is used.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["token", "identity"])]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub access: Access,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum TokenRole {
+    Chunkserver,
+    Client,
+}
+
+impl From<TokenRole> for Role {
+    fn from(role: TokenRole) -> Self {
+        match role {
+            TokenRole::Chunkserver => Role::Chunkserver,
+            TokenRole::Client => Role::Client,
+        }
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE, for example rack=a".to_owned()),
+    }
+}
+
+fn duration_seconds(text: &str) -> Result<u64, String> {
+    let wrong = || "write a number and s, m, h or d, for example 30m".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let factor = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    number.checked_mul(factor).filter(|seconds| *seconds > 0).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration_seconds("30m"), Ok(1800));
+        assert_eq!(duration_seconds("7d"), Ok(604_800));
+        for wrong in ["", "5", "m", "-3h", "0s", "1y", "99999999999999999999d"] {
+            assert!(duration_seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

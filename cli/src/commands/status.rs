@@ -1,0 +1,276 @@
+//! `cairn status`
+
+use crate::arguments::Status;
+use crate::commands::token::operator;
+use crate::identity::ask;
+use anyhow::{Result, bail};
+use cairn_common::map::{Group, Pool, Target, TargetState};
+use cairn_common::wire::chunkserver::{TargetHealth, TargetStatus};
+use cairn_common::wire::master::{MasterReply, MasterRequest, ServerStatus, SessionStatus, Status as ClusterStatus};
+use data_encoding::HEXLOWER;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+pub fn run(options: Status) -> Result<()> {
+    super::in_role("status", move |runtime| async move {
+        let member = operator(&runtime, &options.access, options.data.as_deref()).await?;
+        let status = match ask(&runtime, member.master, member.credentials, &MasterRequest::Status).await? {
+            MasterReply::Status(status) => *status,
+            other => bail!("the master answered something else to a request for its status: {other:?}"),
+        };
+        let report = Report::new(&status);
+        if options.json {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+        } else {
+            print!("{}", report.text());
+        }
+        Ok(())
+    })
+}
+
+/// What `--json` prints. Fields are only ever added.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Every group has all its shards on serving servers.
+    healthy: bool,
+    cluster: String,
+    epoch: u64,
+    masters: Vec<MasterReport>,
+    groups: GroupCounts,
+    pools: Vec<PoolReport>,
+    chunkservers: Vec<ServerReport>,
+    sessions: Vec<SessionReport>,
+    inodes: u64,
+    chunks: u64,
+    chunk_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct MasterReport {
+    address: String,
+    state: &'static str,
+}
+
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+struct GroupCounts {
+    /// All slots on serving targets.
+    healthy: u64,
+    /// Some slots missing, but no more than the scheme can lose.
+    degraded: u64,
+    /// More slots missing than the scheme can lose: what is stored there with the pool's full scheme can't be read now.
+    lost: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct PoolReport {
+    id: u32,
+    name: String,
+    scheme: String,
+    groups: GroupCounts,
+}
+
+#[derive(Debug, Serialize)]
+struct ServerReport {
+    id: u32,
+    state: TargetState,
+    address: String,
+    silent_ms: Option<u64>,
+    used_bytes: u64,
+    total_bytes: u64,
+    labels: BTreeMap<String, String>,
+    targets: Vec<TargetReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct TargetReport {
+    id: u32,
+    state: TargetState,
+    health: Option<TargetHealth>,
+    used_bytes: u64,
+    total_bytes: u64,
+    shards: u64,
+    corrupt_shards: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct SessionReport {
+    id: u64,
+    description: String,
+    address: Option<String>,
+    silent_ms: Option<u64>,
+    open_inodes: u64,
+}
+
+impl Report {
+    fn new(status: &ClusterStatus) -> Self {
+        let states: BTreeMap<_, _> =
+            status.servers.iter().flat_map(|server| &server.targets).map(|(target, _)| (target.id, target.state)).collect();
+        let pools: Vec<_> = status.pools.iter().map(|pool| PoolReport::new(pool, &states)).collect();
+        let groups = pools.iter().fold(GroupCounts::default(), |sum, pool| sum.plus(pool.groups));
+        Self {
+            healthy: groups.degraded == 0 && groups.lost == 0 && groups.healthy > 0,
+            cluster: HEXLOWER.encode(&status.cluster),
+            epoch: status.epoch.0,
+            masters: vec![MasterReport { address: status.master_address.to_string(), state: "serving" }],
+            groups,
+            pools,
+            chunkservers: status.servers.iter().map(ServerReport::new).collect(),
+            sessions: status.sessions.iter().map(SessionReport::new).collect(),
+            inodes: status.inodes,
+            chunks: status.chunks,
+            chunk_bytes: status.chunk_bytes,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String can't fail.
+        let _ = self.write_text(&mut text);
+        text
+    }
+
+    fn write_text(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "{}", self.verdict())?;
+        writeln!(
+            out,
+            "cluster {}  map {}  {} inodes  {} in {} chunks",
+            self.cluster,
+            self.epoch,
+            self.inodes,
+            human(self.chunk_bytes),
+            self.chunks
+        )?;
+        for master in &self.masters {
+            writeln!(out, "\nmaster       {:<22} {}", master.address, master.state)?;
+        }
+        writeln!(out, "\npool         scheme  healthy  degraded  lost")?;
+        for pool in &self.pools {
+            let groups = pool.groups;
+            writeln!(out, "{:<12} {:<7} {:>7}  {:>8}  {:>4}", pool.name, pool.scheme, groups.healthy, groups.degraded, groups.lost)?;
+        }
+        writeln!(out, "\nchunkserver  address                state     used       of         labels")?;
+        for server in &self.chunkservers {
+            server.write_row(out)?;
+        }
+        writeln!(out, "\nsession      address                open files  what")?;
+        for session in &self.sessions {
+            let address = session.address.as_deref().unwrap_or("away");
+            writeln!(out, "{:<12} {:<22} {:>10}  {}", session.id, address, session.open_inodes, session.description)?;
+        }
+        Ok(())
+    }
+
+    fn verdict(&self) -> String {
+        let groups = self.groups;
+        let all = groups.healthy + groups.degraded + groups.lost;
+        if self.healthy {
+            format!("healthy: all {all} groups have all their shards on serving servers")
+        } else if groups.lost > 0 {
+            format!("NOT HEALTHY: {} of {all} groups have lost more servers than their scheme allows; bring servers back", groups.lost)
+        } else {
+            format!("degraded: {} of {all} groups miss a server; everything can be read and written", groups.degraded)
+        }
+    }
+}
+
+impl GroupCounts {
+    fn plus(self, other: Self) -> Self {
+        Self { healthy: self.healthy + other.healthy, degraded: self.degraded + other.degraded, lost: self.lost + other.lost }
+    }
+}
+
+impl PoolReport {
+    fn new(pool: &Pool, states: &BTreeMap<cairn_common::ids::TargetId, TargetState>) -> Self {
+        let mut groups = GroupCounts::default();
+        for group in &pool.groups {
+            match missing(group, states) {
+                0 => groups.healthy += 1,
+                missing if missing <= usize::from(pool.scheme.parity_shards()) => groups.degraded += 1,
+                _ => groups.lost += 1,
+            }
+        }
+        Self { id: pool.id.0, name: pool.name.clone(), scheme: pool.scheme.to_string(), groups }
+    }
+}
+
+fn missing(group: &Group, states: &BTreeMap<cairn_common::ids::TargetId, TargetState>) -> usize {
+    let serves = |holder| states.get(&holder).is_some_and(|state| state.is_serving());
+    group.slots.iter().filter(|slot| !slot.holder.is_some_and(serves)).count()
+}
+
+impl ServerReport {
+    fn new(server: &ServerStatus) -> Self {
+        let targets: Vec<_> = server.targets.iter().map(|(target, status)| TargetReport::new(target, status.as_ref())).collect();
+        Self {
+            id: server.id.0,
+            state: server.state,
+            address: server.address.to_string(),
+            silent_ms: server.silent_ms,
+            used_bytes: targets.iter().map(|target| target.used_bytes).sum(),
+            total_bytes: targets.iter().map(|target| target.total_bytes).sum(),
+            labels: server.labels.clone(),
+            targets,
+        }
+    }
+
+    fn write_row(&self, out: &mut String) -> std::fmt::Result {
+        let labels: Vec<_> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let state = format!("{:?}", self.state).to_lowercase();
+        let (used, total) = (human(self.used_bytes), human(self.total_bytes));
+        writeln!(out, "{:<12} {:<22} {:<9} {:<10} {:<10} {}", self.id, self.address, state, used, total, labels.join(" "))?;
+        for target in self.targets.iter().filter(|target| target.corrupt_shards > 0 || target.health == Some(TargetHealth::Failed)) {
+            let health = target.health.map_or("unknown".to_owned(), |health| format!("{health:?}").to_lowercase());
+            writeln!(out, "             disk {}: {health}, {} corrupt shards found", target.id, target.corrupt_shards)?;
+        }
+        Ok(())
+    }
+}
+
+impl TargetReport {
+    fn new(target: &Target, status: Option<&TargetStatus>) -> Self {
+        Self {
+            id: target.id.0,
+            state: target.state,
+            health: status.map(|status| status.health),
+            used_bytes: status.map_or(0, |status| status.used_bytes),
+            total_bytes: status.map_or(target.capacity_bytes, |status| status.total_bytes),
+            shards: status.map_or(0, |status| status.shards),
+            corrupt_shards: status.map_or(0, |status| status.corrupt_shards),
+        }
+    }
+}
+
+impl SessionReport {
+    fn new(session: &SessionStatus) -> Self {
+        Self {
+            id: session.id.0,
+            description: session.description.clone(),
+            address: session.address.map(|address| address.to_string()),
+            silent_ms: session.silent_ms,
+            open_inodes: session.open_inodes,
+        }
+    }
+}
+
+/// Bytes for people: 1.5 GiB.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_readable() {
+        assert_eq!([human(0), human(1023), human(1536), human(5 << 30)], ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
+    }
+}

@@ -1,0 +1,130 @@
+//! An open directory: the page of entries that is being read, and the next one on its way.
+//!
+//! POSIX leaves open whether an entry made or removed after opendir is listed; going back to the beginning (rewinddir) must
+//! list anew. So pages are kept per handle, and the beginning is always fetched.
+
+use cairn_common::attributes::DirectoryEntry;
+use cairn_common::error::FsError;
+use cairn_common::ids::{DirCookie, Ino};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// A part of a listing, as the master sent it.
+#[derive(Debug)]
+pub struct Page {
+    pub after: DirCookie,
+    /// In order of cookie.
+    pub entries: Vec<DirectoryEntry>,
+    /// Nothing comes after.
+    pub end: bool,
+    /// Attributes were asked for, and are in the cache (not here, for there they are kept fresh).
+    pub with_attributes: bool,
+}
+
+impl Page {
+    /// The cookie after which the next page begins.
+    pub fn last(&self) -> DirCookie {
+        self.entries.last().map_or(self.after, |entry| entry.cookie)
+    }
+
+    /// What this page has after `cookie`; `None` if it does not know what comes directly after it.
+    pub fn entries_after(&self, cookie: DirCookie) -> Option<&[DirectoryEntry]> {
+        if cookie < self.after {
+            return None;
+        }
+        let entries = &self.entries[self.entries.partition_point(|entry| entry.cookie <= cookie)..];
+        (!entries.is_empty() || self.end).then_some(entries)
+    }
+}
+
+/// A page that is being fetched.
+pub type Fetch = oneshot::Receiver<Result<Arc<Page>, FsError>>;
+
+#[derive(Default)]
+struct Pages {
+    page: Option<Arc<Page>>,
+    /// What comes after `page`.
+    next: Option<Fetch>,
+}
+
+/// An open directory.
+pub struct DirectoryHandle {
+    pub ino: Ino,
+    pages: Mutex<Pages>,
+}
+
+impl DirectoryHandle {
+    pub fn new(ino: Ino) -> Self {
+        Self { ino, pages: Mutex::default() }
+    }
+
+    /// The page at hand, if it goes on after `cookie`. The beginning is never at hand.
+    pub fn page_for(&self, cookie: DirCookie, with_attributes: bool) -> Option<Arc<Page>> {
+        if cookie == DirCookie(0) {
+            return None;
+        }
+        let pages = self.pages.lock();
+        let page = pages.page.as_ref().filter(|page| page.entries_after(cookie).is_some())?;
+        (page.with_attributes || !with_attributes).then(|| Arc::clone(page))
+    }
+
+    /// The fetch under way, if it is for what comes after `cookie`.
+    pub fn take_fetch(&self, cookie: DirCookie) -> Option<Fetch> {
+        let mut pages = self.pages.lock();
+        if pages.page.as_ref().is_some_and(|page| page.last() == cookie) { pages.next.take() } else { None }
+    }
+
+    /// A page becomes the one that is read.
+    pub fn turn_to(&self, page: &Arc<Page>) {
+        let mut pages = self.pages.lock();
+        *pages = Pages { page: Some(Arc::clone(page)), next: None };
+    }
+
+    /// Whether the page after this one should be fetched now; the caller then gives it with `expect`.
+    pub fn wants_next(&self, page: &Arc<Page>) -> bool {
+        let pages = self.pages.lock();
+        !page.end && pages.next.is_none() && pages.page.as_ref().is_some_and(|present| Arc::ptr_eq(present, page))
+    }
+
+    pub fn expect(&self, page: &Arc<Page>, fetch: Fetch) {
+        let mut pages = self.pages.lock();
+        if pages.page.as_ref().is_some_and(|present| Arc::ptr_eq(present, page)) {
+            pages.next = Some(fetch);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Page;
+    use cairn_common::attributes::{DirectoryEntry, FileKind};
+    use cairn_common::ids::{DirCookie, Ino};
+
+    fn page(after: u64, cookies: &[u64], end: bool) -> Page {
+        let entry = |cookie: &u64| DirectoryEntry {
+            name: cookie.to_string().into_bytes(),
+            ino: Ino(100 + cookie),
+            kind: FileKind::Regular,
+            cookie: DirCookie(*cookie),
+            attributes: None,
+        };
+        Page { after: DirCookie(after), entries: cookies.iter().map(entry).collect(), end, with_attributes: false }
+    }
+
+    fn cookies(page: &Page, after: u64) -> Option<Vec<u64>> {
+        page.entries_after(DirCookie(after)).map(|entries| entries.iter().map(|entry| entry.cookie.0).collect())
+    }
+
+    #[test]
+    fn a_page_answers_for_what_it_covers_and_no_more() {
+        let middle = page(10, &[12, 15, 20], false);
+        assert_eq!(cookies(&middle, 9), None);
+        assert_eq!(cookies(&middle, 10), Some(vec![12, 15, 20]));
+        assert_eq!(cookies(&middle, 13), Some(vec![15, 20]), "an entry that was removed since may be the place to go on");
+        assert_eq!(cookies(&middle, 20), None);
+        let last = page(20, &[21], true);
+        assert_eq!(cookies(&last, 21), Some(vec![]));
+        assert_eq!(page(0, &[], true).last(), DirCookie(0));
+    }
+}

@@ -1,0 +1,200 @@
+//! What is remembered, for how long, and what is forgotten when.
+
+use super::world::{Pair, new_file};
+use crate::{FileSystem, OpenFlags};
+use cairn_common::attributes::AttributeChange;
+use cairn_common::error::FsError;
+use cairn_common::ids::{DirCookie, Ino};
+use cairn_runtime::sim::block_on_world;
+use std::time::Duration;
+
+const TTL: Duration = Duration::from_secs(1);
+
+#[test]
+fn attributes_and_names_are_believed_for_a_second() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world.clone()).await;
+        let ino = pair.master.make("f");
+        let first = pair.fs.lookup(Ino::ROOT, b"f").await.expect("it is there");
+        assert!(pair.fs.validity(ino) <= TTL && pair.fs.validity(ino) > TTL / 2);
+        pair.master.with(|state| state.change(ino, |attributes| attributes.mode = 0o600)).expect("it is there");
+        assert_eq!(pair.fs.try_lookup(Ino::ROOT, b"f"), Some(Ok(first.clone())));
+        assert_eq!(pair.fs.attributes(ino).await, Ok(first));
+        assert_eq!(pair.master.asked("attributes"), 0);
+        world.sleep(TTL).await;
+        assert_eq!(pair.fs.try_attributes(ino), None);
+        assert_eq!(pair.fs.attributes(ino).await.map(|attributes| attributes.mode), Ok(0o600), "now the change is seen");
+    });
+}
+
+#[test]
+fn a_name_that_was_not_there_appears_at_once_for_its_maker_and_in_a_second_for_others() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world.clone()).await;
+        for name in [b"a".as_slice(), b"b"] {
+            assert_eq!(pair.fs.lookup(Ino::ROOT, name).await, Err(FsError::NotFound));
+            assert_eq!(pair.fs.try_lookup(Ino::ROOT, name), Some(Err(FsError::NotFound)));
+        }
+        let made = pair.fs.create(Ino::ROOT, b"a", new_file(), false).await.expect("a new name");
+        assert_eq!(pair.fs.try_lookup(Ino::ROOT, b"a"), Some(Ok(made)));
+        pair.master.make("b");
+        assert_eq!(pair.fs.lookup(Ino::ROOT, b"b").await, Err(FsError::NotFound), "not yet");
+        world.sleep(TTL).await;
+        assert!(pair.fs.lookup(Ino::ROOT, b"b").await.is_ok());
+        pair.fs.unlink(Ino::ROOT, b"a").await.expect("it is there");
+        assert_eq!(pair.fs.try_lookup(Ino::ROOT, b"a"), Some(Err(FsError::NotFound)));
+    });
+}
+
+#[test]
+fn our_own_changes_are_seen_at_once_also_in_the_directory() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world).await;
+        assert_eq!(pair.fs.attributes(Ino::ROOT).await.map(|root| root.size), Ok(0));
+        let made = pair.fs.create(Ino::ROOT, b"a", new_file(), false).await.expect("a new name");
+        assert_eq!(pair.fs.attributes(Ino::ROOT).await.map(|root| root.size), Ok(1));
+        let change = AttributeChange { mode: Some(0o711), ..AttributeChange::default() };
+        pair.fs.set_attributes(made.ino, change, None).await.expect("it is there");
+        assert_eq!(pair.fs.try_attributes(made.ino).map(|attributes| attributes.mode), Some(0o711));
+    });
+}
+
+#[test]
+fn an_answer_that_our_own_change_overtook_is_not_remembered() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world.clone()).await;
+        // The reply to the lookup waits; the creation is done and answered meanwhile.
+        pair.master.with(|state| (state.faults.late, state.faults.lateness) = (100, Duration::from_millis(300)));
+        let late = async {
+            let found = pair.fs.lookup(Ino::ROOT, b"a").await;
+            (found, pair.fs.try_lookup(Ino::ROOT, b"a"))
+        };
+        let create = async {
+            world.sleep(Duration::from_millis(10)).await;
+            pair.master.with(|state| state.faults.late = 0);
+            pair.fs.create(Ino::ROOT, b"a", new_file(), false).await
+        };
+        let ((found, remembered), made) = futures_util::join!(late, create);
+        assert_eq!(found, Err(FsError::NotFound), "it was asked before");
+        assert_eq!(remembered, Some(made), "but what was made since is known");
+    });
+}
+
+#[test]
+fn what_was_written_shows_in_the_attributes_before_it_is_with_the_master() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world).await;
+        let (made, opened) = pair.fs.create_open(Ino::ROOT, b"a", new_file(), false, OpenFlags::READ_WRITE).await.expect("a new file");
+        assert_eq!(pair.fs.try_write(opened.handle, 10, b"hello"), Some(Ok(5)));
+        let seen = pair.fs.try_attributes(made.ino).expect("just made");
+        assert_eq!(seen.size, 15);
+        assert!(seen.mtime > made.mtime && seen.allocated > 0);
+        assert!(pair.fs.needs_flush(opened.handle));
+        assert_eq!(pair.fs.read(opened.handle, 8, 100).await.as_deref(), Ok(b"\0\0hello".as_slice()));
+        let change = AttributeChange { size: Some(12), ..AttributeChange::default() };
+        let cut = pair.fs.set_attributes(made.ino, change, None).await.expect("it is there");
+        assert_eq!(cut.size, 12);
+        assert_eq!(pair.fs.read(opened.handle, 8, 100).await.as_deref(), Ok(b"\0\0he".as_slice()));
+    });
+}
+
+#[test]
+fn appends_of_one_client_do_not_overlap() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world).await;
+        let flags = OpenFlags { append: true, ..OpenFlags::READ_WRITE };
+        let (made, first) = pair.fs.create_open(Ino::ROOT, b"log", new_file(), false, flags).await.expect("a new file");
+        let second = pair.fs.open(made.ino, flags).await.expect("it is there");
+        assert_eq!(pair.fs.try_write(first.handle, 0, b"one "), Some(Ok(4)));
+        assert_eq!(pair.fs.write(second.handle, 0, b"two ").await, Ok(4));
+        assert_eq!(pair.fs.try_write(first.handle, 0, b"three"), Some(Ok(5)));
+        assert_eq!(pair.fs.read(second.handle, 0, 100).await.as_deref(), Ok(b"one two three".as_slice()));
+    });
+}
+
+#[test]
+fn handles_do_what_they_were_opened_for() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world).await;
+        let ino = pair.master.make("f");
+        let reader = pair.fs.open(ino, OpenFlags::READ).await.expect("it is there").handle;
+        assert_eq!(pair.fs.write(reader, 0, b"x").await, Err(FsError::BadHandle));
+        assert_eq!(pair.fs.try_write(reader, 0, b"x"), Some(Err(FsError::BadHandle)));
+        assert!(!pair.fs.needs_flush(reader));
+    });
+}
+
+#[test]
+fn the_kernels_pages_may_stay_unless_somebody_else_changed_the_file() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world).await;
+        let ino = pair.master.make("f");
+        let reopen = async |fs: &FileSystem| {
+            let opened = fs.open(ino, OpenFlags::READ).await.expect("it is there");
+            fs.release(opened.handle).expect("open");
+            opened.keep_cache
+        };
+        assert!(!reopen(&pair.fs).await, "never seen before");
+        assert!(reopen(&pair.fs).await);
+        let change = AttributeChange { mode: Some(0o600), ..AttributeChange::default() };
+        pair.fs.set_attributes(ino, change, None).await.expect("it is there");
+        assert!(reopen(&pair.fs).await, "our own change");
+        pair.master.with(|state| state.change(ino, |attributes| attributes.size = 5)).expect("it is there");
+        assert!(!reopen(&pair.fs).await, "somebody else's");
+    });
+}
+
+async fn list_all(pair: &Pair, with_attributes: bool, step: usize) -> Vec<Ino> {
+    let handle = pair.fs.open_directory(Ino::ROOT).await.expect("the root");
+    let (mut listed, mut after) = (Vec::new(), DirCookie(0));
+    loop {
+        let page = pair.fs.read_directory(handle, after, step, with_attributes).await.expect("a listing");
+        let Some(last) = page.last() else { break };
+        after = last.cookie;
+        assert!(page.len() <= step && page.iter().all(|entry| entry.attributes.is_some() == with_attributes));
+        listed.extend(page.iter().map(|entry| entry.ino));
+    }
+    pair.fs.release_directory(handle).expect("open");
+    listed
+}
+
+#[test]
+fn a_listing_is_complete_and_takes_few_requests() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world.clone()).await;
+        let files: Vec<Ino> = (0..2500).map(|number| pair.master.make(&format!("f{number}"))).collect();
+        assert_eq!(list_all(&pair, true, 100).await, files);
+        assert_eq!(pair.master.asked("readdir"), 3);
+        pair.fs.lookup(Ino::ROOT, b"f2400").await.expect("it is there");
+        assert_eq!(pair.master.asked("lookup"), 0, "the listing brought names and attributes");
+        assert_eq!(list_all(&pair, false, 1000).await, files);
+        assert_eq!(pair.master.asked("readdir"), 6, "a new listing asks anew");
+    });
+}
+
+#[test]
+fn looking_up_one_name_after_the_other_reads_the_directory_ahead() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world.clone()).await;
+        let names: Vec<String> = (0..1000).map(|number| format!("f{number}")).collect();
+        names.iter().for_each(|name| drop(pair.master.make(name)));
+        list_all(&pair, false, 1000).await;
+        for name in &names {
+            pair.fs.lookup(Ino::ROOT, name.as_bytes()).await.expect("it is there");
+        }
+        assert!(pair.master.asked("lookup") < 100, "{} lookups", pair.master.asked("lookup"));
+        assert!(pair.fs.counters().entries_read_ahead > 900);
+    });
+}
+
+#[test]
+fn fsync_asks_for_the_log_once() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world).await;
+        let (_, opened) = pair.fs.create_open(Ino::ROOT, b"a", new_file(), false, OpenFlags::READ_WRITE).await.expect("a new file");
+        pair.fs.fsync(opened.handle, false).await.expect("the master syncs");
+        assert_eq!(pair.master.asked("sync"), 1, "the creation must be durable, too");
+        pair.fs.sync_directory(Ino::ROOT).await.expect("the master syncs");
+        assert_eq!(pair.master.asked("sync"), 2);
+    });
+}

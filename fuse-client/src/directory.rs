@@ -1,0 +1,89 @@
+//! Listings: pages of the library into the kernel's buffer, with "." and ".." in front.
+
+use crate::adapter::{GENERATION, cookie_of_offset, offset_of_cookie};
+use crate::convert::{file_attr, file_type, unknown_attr};
+use crate::errno::errno;
+use cairn_client::{FileSystem, Handle};
+use cairn_common::attributes::DirectoryEntry;
+use cairn_common::error::FsError;
+use cairn_common::ids::{DirCookie, Ino};
+use fuser::{FileType, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+
+/// Entries asked of the library at a time; it prefetches larger pages from the master.
+const PAGE_ENTRIES: usize = 64;
+
+/// Fills a plain listing from `offset` on.
+pub async fn fill(fs: FileSystem, handle: Handle, ino: Ino, offset: u64, mut reply: ReplyDirectory) {
+    // The kernel ignores the inode numbers of the dots; programs get them from stat.
+    for (at, dots) in [(1, "."), (2, "..")] {
+        if offset < at && reply.add(INodeNo(ino.0), at, FileType::Directory, dots) {
+            return reply.ok();
+        }
+    }
+    let add = |entry: &DirectoryEntry| {
+        reply.add(
+            INodeNo(entry.ino.0),
+            offset_of_cookie(entry.cookie),
+            file_type(entry.kind),
+            std::os::unix::ffi::OsStrExt::from_bytes(&entry.name[..]) as &std::ffi::OsStr,
+        )
+    };
+    match pages(&fs, handle, cookie_of_offset(offset), false, add).await {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// Fills a listing with attributes from `offset` on.
+pub async fn fill_plus(fs: FileSystem, handle: Handle, ino: Ino, offset: u64, mut reply: ReplyDirectoryPlus) {
+    if offset < 2 {
+        let own = match fs.attributes(ino).await {
+            Ok(attributes) => file_attr(&attributes),
+            Err(error) => return reply.error(errno(error)),
+        };
+        for (at, dots) in [(1, "."), (2, "..")] {
+            if offset < at && reply.add(own.ino, at, dots, &fs.validity(ino), &own, GENERATION) {
+                return reply.ok();
+            }
+        }
+    }
+    let add = |entry: &DirectoryEntry| {
+        // Without attributes the entry names inode 0: the kernel then lists it and looks it up when somebody asks.
+        let attr = entry.attributes.as_ref().map_or_else(|| unknown_attr(entry.kind), file_attr);
+        let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(&entry.name[..]);
+        reply.add(INodeNo(entry.ino.0), offset_of_cookie(entry.cookie), name, &fs.validity(entry.ino), &attr, GENERATION)
+    };
+    match pages(&fs, handle, cookie_of_offset(offset), true, add).await {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// Hands entries after `after` to `add` until that says it is full or the directory ends. An error after the first
+/// entries is not lost: the kernel comes back for more and meets it again.
+async fn pages(
+    fs: &FileSystem,
+    handle: Handle,
+    mut after: DirCookie,
+    with_attributes: bool,
+    mut add: impl FnMut(&DirectoryEntry) -> bool,
+) -> Result<(), FsError> {
+    let mut first = true;
+    loop {
+        let page = match fs.read_directory(handle, after, PAGE_ENTRIES, with_attributes).await {
+            Ok(page) => page,
+            Err(_) if !first => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        first = false;
+        if page.is_empty() {
+            return Ok(());
+        }
+        for entry in &page {
+            if add(entry) {
+                return Ok(());
+            }
+            after = entry.cookie;
+        }
+    }
+}

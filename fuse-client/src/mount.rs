@@ -1,0 +1,134 @@
+//! Mounting and unmounting.
+
+use crate::adapter::Adapter;
+use crate::options::MountOptions;
+use cairn_client::FileSystem;
+use cairn_common::ids::Ino;
+use cairn_runtime::Runtime;
+use fuser::{BackgroundSession, Session};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Threads that read the FUSE device. Two, each with a descriptor of its own, measured best on small machines.
+const DEVICE_THREADS: usize = 2;
+/// What the kernel may read ahead of a sequential reader; its own default is 128 KiB.
+const KERNEL_READ_AHEAD_KIB: u32 = 1024;
+
+/// Why nothing was mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    #[error("mount point {0} does not exist: make the directory first")]
+    Missing(PathBuf),
+    #[error("mount point {0} is not a directory")]
+    NotDirectory(PathBuf),
+    #[error("mount point {0} is not empty: choose an empty directory, or insist with -o nonempty")]
+    NotEmpty(PathBuf),
+    #[error("{0} is a mount point already: unmount it first (cairn umount {0})")]
+    Busy(PathBuf),
+    #[error("mount point {0} belongs to a mount whose process died: unmount it first (cairn umount {0})")]
+    Abandoned(PathBuf),
+    #[error("/dev/fuse does not exist: load the kernel module with `modprobe fuse`, and in a container pass --device /dev/fuse")]
+    NoDevice,
+    #[error("cannot mount on {directory}: {reason}")]
+    Refused { directory: PathBuf, reason: io::Error },
+    #[error("cannot unmount {directory}: {reason}")]
+    NotUnmounted { directory: PathBuf, reason: String },
+}
+
+/// A mount in service. Dropping it unmounts.
+pub struct Mounted {
+    session: BackgroundSession,
+    directory: PathBuf,
+}
+
+/// Mounts `root` of the file system on `directory`; it is usable when this returns. Blocks, so not for an async thread.
+pub fn mount(runtime: Runtime, fs: FileSystem, root: Ino, directory: &Path, options: &MountOptions) -> Result<Mounted, MountError> {
+    check(directory, options)?;
+    let refused = |reason| MountError::Refused { directory: directory.to_owned(), reason };
+    let adapter = Adapter::new(runtime, fs, root);
+    let session = Session::new(adapter, directory, &options.config("cairn", DEVICE_THREADS)).map_err(refused)?;
+    let session = session.spawn().map_err(refused)?;
+    raise_read_ahead(directory);
+    Ok(Mounted { session, directory: directory.to_owned() })
+}
+
+fn check(directory: &Path, options: &MountOptions) -> Result<(), MountError> {
+    if !Path::new("/dev/fuse").exists() {
+        return Err(MountError::NoDevice);
+    }
+    let metadata = std::fs::metadata(directory).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => MountError::Missing(directory.to_owned()),
+        io::ErrorKind::NotConnected => MountError::Abandoned(directory.to_owned()),
+        _ => MountError::Refused { directory: directory.to_owned(), reason: error },
+    })?;
+    if !metadata.is_dir() {
+        return Err(MountError::NotDirectory(directory.to_owned()));
+    }
+    if is_mount_point(directory, metadata.dev()) {
+        return Err(MountError::Busy(directory.to_owned()));
+    }
+    let refused = |reason| MountError::Refused { directory: directory.to_owned(), reason };
+    if !options.nonempty && directory.read_dir().map_err(refused)?.next().is_some() {
+        return Err(MountError::NotEmpty(directory.to_owned()));
+    }
+    Ok(())
+}
+
+fn is_mount_point(directory: &Path, device: u64) -> bool {
+    directory.canonicalize().ok().and_then(|full| full.parent()?.metadata().ok()).is_some_and(|parent| parent.dev() != device)
+}
+
+/// Lets the kernel read ahead further than its default. Needs root; without it sequential reads are a little slower.
+fn raise_read_ahead(directory: &Path) {
+    let Ok(metadata) = std::fs::metadata(directory) else { return };
+    let device = metadata.dev();
+    let setting = format!("/sys/class/bdi/{}:{}/read_ahead_kb", rustix::fs::major(device), rustix::fs::minor(device));
+    #[expect(clippy::disallowed_methods, reason = "a setting of this machine's kernel, meaningless in a simulated world")]
+    if let Err(error) = std::fs::write(&setting, KERNEL_READ_AHEAD_KIB.to_string()) {
+        tracing::debug!(%setting, %error, "read-ahead stays at the kernel's default");
+    }
+}
+
+impl Mounted {
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Whether somebody else has unmounted it (`umount`, `fusermount3 -u`).
+    pub fn is_gone(&self) -> bool {
+        self.session.guard.is_finished()
+    }
+
+    /// Unmounts and waits until the kernel has handed in everything. Blocks. A busy mount is detached: it goes away when
+    /// the last file on it is closed.
+    pub fn unmount(self) -> Result<(), MountError> {
+        let directory = self.directory;
+        if self.session.guard.is_finished() {
+            return Ok(());
+        }
+        self.session.umount_and_join().or_else(|_| unmount(&directory, true))
+    }
+}
+
+/// Unmounts a directory that any process has mounted; with `lazy`, even while files on it are open.
+pub fn unmount(directory: &Path, lazy: bool) -> Result<(), MountError> {
+    let failed = |reason: String| MountError::NotUnmounted { directory: directory.to_owned(), reason };
+    let flags = if lazy { rustix::mount::UnmountFlags::DETACH } else { rustix::mount::UnmountFlags::empty() };
+    match rustix::mount::unmount(directory, flags) {
+        Ok(()) => return Ok(()),
+        Err(rustix::io::Errno::PERM) => {}
+        Err(rustix::io::Errno::INVAL) => return Err(failed("nothing is mounted there".to_owned())),
+        Err(rustix::io::Errno::NOENT) => return Err(failed("there is no such directory".to_owned())),
+        Err(rustix::io::Errno::BUSY) => {
+            return Err(failed("it is in use: close the files on it and leave it with every shell, or pass --lazy".to_owned()));
+        }
+        Err(error) => return Err(failed(error.to_string())),
+    }
+    // Without root, fusermount3 may unmount what the same user has mounted.
+    let mut command = Command::new("fusermount3");
+    command.arg("-u").args(lazy.then_some("-z")).arg(directory);
+    let output = command.output().map_err(|error| failed(format!("fusermount3 cannot be run: {error}")))?;
+    if output.status.success() { Ok(()) } else { Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())) }
+}

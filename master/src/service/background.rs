@@ -1,0 +1,103 @@
+//! What nobody asks for. Each task does a bounded piece of work, lets others have a turn, and goes on; a refusal is logged and tried
+//! again at the next round.
+
+use super::collector;
+use super::master::{Master, yield_now};
+use crate::state::{Command, Outcome, read};
+use cairn_common::limits::DELETION_GRACE;
+use cairn_common::wire::master::MasterError;
+use cairn_runtime::task::TaskGuard;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often silence is looked for.
+const TARGETS_INTERVAL: Duration = Duration::from_millis(250);
+const SESSIONS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often files with extents to remove are looked for.
+const SHRINK_INTERVAL: Duration = Duration::from_millis(200);
+/// How many of them are worked on in turn.
+const SHRINKING_FILES_MAX: usize = 32;
+/// How often dead chunks are collected.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(DELETION_GRACE.as_secs() / 15);
+
+/// Starts all of it; it ends with the guards.
+pub fn start(master: &Arc<Master>) -> Vec<TaskGuard> {
+    let runtime = &master.runtime;
+    let tasks = [
+        runtime.spawn("master targets", watch_targets(master.clone())),
+        runtime.spawn("master sessions", end_silent_sessions(master.clone())),
+        runtime.spawn("master shrink", remove_extents(master.clone())),
+        runtime.spawn("master collect", collect_chunks(master.clone())),
+    ];
+    tasks.into_iter().map(|task| task.abort_on_drop()).collect()
+}
+
+fn report(what: &str, result: Result<(), MasterError>) {
+    if let Err(error) = result {
+        tracing::warn!("{what}: {error}");
+    }
+}
+
+async fn watch_targets(master: Arc<Master>) {
+    loop {
+        let pause = master.runtime.sleep(TARGETS_INTERVAL);
+        tokio::select! {
+            biased;
+            () = master.targets_changed.notified() => {}
+            () = pause => {}
+        }
+        report("watching targets", master.watch_targets().await);
+    }
+}
+
+async fn end_silent_sessions(master: Arc<Master>) {
+    loop {
+        master.runtime.sleep(SESSIONS_INTERVAL).await;
+        let silent = master.sessions.lock().silent(master.runtime.now(), master.settings.session_silence_max);
+        for session in silent {
+            tracing::info!(%session, "a session was silent for too long and is ended");
+            report("ending a session", master.end_session(session).await);
+        }
+    }
+}
+
+async fn remove_extents(master: Arc<Master>) {
+    loop {
+        master.runtime.sleep(SHRINK_INTERVAL).await;
+        report("removing extents", remove_extents_once(&master).await);
+    }
+}
+
+/// One step for each file in turn, until none is left.
+async fn remove_extents_once(master: &Master) -> Result<(), MasterError> {
+    loop {
+        let files = master.look(|reader| read::shrinking(reader, SHRINKING_FILES_MAX))?;
+        if files.is_empty() {
+            return Ok(());
+        }
+        for ino in files {
+            master.step(Command::Shrink { ino }).await?;
+            yield_now().await;
+        }
+    }
+}
+
+impl Master {
+    /// Submits a command once, even if there is more to do.
+    async fn step(&self, command: Command) -> Result<(), MasterError> {
+        self.store.admit().await.map_err(super::master::unavailable)?;
+        let at = self.store.next_time(self.runtime.wall());
+        let submitted = self.store.submit(&crate::state::Stamped { at, command }).map_err(super::master::unavailable)?;
+        match submitted.0 {
+            Outcome::Refused(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn collect_chunks(master: Arc<Master>) {
+    loop {
+        master.runtime.sleep(COLLECT_INTERVAL).await;
+        report("collecting chunks", collector::collect(&master).await);
+    }
+}

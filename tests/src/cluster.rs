@@ -1,0 +1,125 @@
+//! A cluster of real roles on simulated machines.
+
+use cairn_chunkserver::TargetSettings;
+use cairn_client::FileSystem;
+use cairn_common::scheme::Scheme;
+use cairn_common::wire::master::Role;
+use cairn_runtime::Runtime;
+use cairn_runtime::network::{Credentials, Identity, Trust};
+use cairn_runtime::sim::{Crash, Node, World};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+const MASTER_PORT: u16 = 7440;
+const CHUNKSERVER_PORT: u16 = 7450;
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Small segments, so that a short test rolls over and recovers several.
+const SEGMENT_BYTES: u64 = 4 << 20;
+
+/// Master, chunkservers and machines for clients, each a node of the world.
+pub struct SimCluster {
+    pub world: World,
+    pub scheme: Scheme,
+    pub master: Node,
+    pub chunkservers: Vec<Node>,
+}
+
+impl SimCluster {
+    /// Starts everything and waits until all slots are held.
+    pub async fn start(world: World, scheme: Scheme, chunkservers: usize) -> Self {
+        let master = world.node("master");
+        let nodes = (1..=chunkservers).map(|number| world.node(&format!("chunkserver-{number}"))).collect();
+        let cluster = Self { world, scheme, master, chunkservers: nodes };
+        cluster.start_master().await;
+        for number in 0..chunkservers {
+            cluster.start_chunkserver(number).await;
+        }
+        cluster
+    }
+
+    fn master_address(&self) -> SocketAddr {
+        self.master.address(MASTER_PORT)
+    }
+
+    /// Starts the master, or starts it again after a crash.
+    pub async fn start_master(&self) {
+        let runtime = self.master.runtime();
+        let mut settings = cairn_master::service::Settings::new("/master", self.master_address());
+        settings.identity = Some(credentials(Role::Master, "master"));
+        settings.scheme = self.scheme;
+        settings.prefix_bits = 4;
+        settings.log_segment_bytes = 1 << 20;
+        let (ready, served) = oneshot::channel();
+        let machine = runtime.clone();
+        runtime.spawn("master", async move {
+            if let Err(error) = cairn_master::service::run(machine, settings, ready, std::future::pending()).await {
+                panic!("the master stopped: {error}");
+            }
+        });
+        served.await.expect("the master starts");
+    }
+
+    /// Starts a chunkserver, or starts it again after a crash.
+    pub async fn start_chunkserver(&self, number: usize) {
+        let node = &self.chunkservers[number];
+        let runtime = node.runtime();
+        let settings = cairn_chunkserver::service::Settings {
+            master: self.master_address(),
+            listen: node.address(CHUNKSERVER_PORT),
+            data: vec![PathBuf::from("/data")],
+            labels: Default::default(),
+            target: TargetSettings { segment_bytes: SEGMENT_BYTES, reserve_bytes: Some(1 << 20), ..TargetSettings::default() },
+        };
+        let credentials = credentials(Role::Chunkserver, node.name());
+        let (ready, served) = oneshot::channel();
+        let machine = runtime.clone();
+        runtime.spawn("chunkserver", async move {
+            if let Err(error) = cairn_chunkserver::service::run(machine, settings, credentials, ready, std::future::pending()).await {
+                panic!("a chunkserver stopped: {error}");
+            }
+        });
+        served.await.expect("the chunkserver starts");
+    }
+
+    pub fn crash_master(&self, crash: Crash) {
+        self.master.crash(crash);
+    }
+
+    pub fn crash_chunkserver(&self, number: usize, crash: Crash) {
+        self.chunkservers[number].crash(crash);
+    }
+
+    /// A client on a machine of its own.
+    pub async fn client(&self, name: &str) -> (Runtime, FileSystem) {
+        let runtime = self.world.node(name).runtime();
+        let mut settings = cairn_client::Settings::new(self.master_address(), credentials(Role::Client, name));
+        settings.description = name.to_owned();
+        settings.write_buffer_bytes = 32 << 20;
+        settings.block_cache_bytes = 8 << 20;
+        let fs = FileSystem::connect(runtime.clone(), settings).await.expect("the client connects");
+        (runtime, fs)
+    }
+
+    /// Waits until every slot of every group has a serving holder, as this client's map says.
+    pub async fn wait_until_whole(&self, fs: &FileSystem) {
+        let whole = async {
+            loop {
+                let map = fs.map();
+                let serves = |holder| map.target(holder).is_some_and(|target| target.state.is_serving());
+                let slots = || map.pools.iter().flat_map(|pool| &pool.groups).flat_map(|group| &group.slots);
+                if slots().next().is_some() && slots().all(|slot| slot.holder.is_some_and(serves)) {
+                    return;
+                }
+                self.world.sleep(POLL_INTERVAL).await;
+            }
+        };
+        whole.await;
+    }
+}
+
+fn credentials(role: Role, name: &str) -> Credentials {
+    let identity = Identity { role, name: name.to_owned(), certificate: Vec::new(), private_key: Vec::new() };
+    Credentials { identity: Some(identity), trust: Trust::Authority(b"the authority of the simulated world".to_vec()) }
+}
