@@ -23,8 +23,8 @@ refuses 10 "not a directory" "$CAIRN" mount --identity "$WORK/i3" "$cluster/proc
 refuses 10 "shiny" "$CAIRN" mount --identity "$WORK/i3" -o shiny "$WORK/empty"
 refuses 10 "nothing is mounted" "$CAIRN" umount "$WORK/empty"
 say "a second master, a second chunkserver on the same data"
-refuses 10 "in use" "$CAIRN" master --data "$cluster/master" --listen 127.0.0.1:0
-refuses 10 "in use" "$CAIRN" chunkserver --data "$cluster/chunkserver-1" --listen 127.0.0.1:0
+refuses 10 "another master" "$CAIRN" master --data "$cluster/master" --listen 127.0.0.1:0
+refuses 10 "chunkserver" "$CAIRN" chunkserver --data "$cluster/chunkserver-1" --listen 127.0.0.1:0
 say "garbage on every port"
 ports=$(ss -Hlunp | grep cairn | awk '{print $4}' | sed 's/.*://' | sort -u)
 [ "$(echo "$ports" | wc -l)" -ge 7 ] || fail "only these ports: $ports"

@@ -1,5 +1,7 @@
 # Sourced by every end-to-end test. $WORK is a fresh directory, $CAIRN the binary, $PROJECT the tree.
 set -euo pipefail
+# Says where a test ended, which `set -e` alone does not.
+trap 'echo "ended at ${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND" >&2' ERR
 cluster=$WORK/cluster
 mount=$WORK/mount
 
@@ -18,7 +20,8 @@ remount() { restart "$(pid_of mount "${1:-1}")" >/dev/null; }
 
 # A file of random bytes that the same seed makes again.
 random_file() { # FILE BYTES SEED
-  openssl enc -aes-128-ctr -nosalt -pass "pass:$3" -pbkdf2 < /dev/zero 2>/dev/null | head -c "$2" > "$1"
+  # openssl ends by SIGPIPE when head has enough.
+  { openssl enc -aes-128-ctr -nosalt -pass "pass:$3" -pbkdf2 < /dev/zero 2>/dev/null || true; } | head -c "$2" > "$1"
 }
 
 same() { cmp "$1" "$2" || fail "$1 and $2 differ"; }

@@ -41,7 +41,7 @@ impl Scan {
     }
 
     /// The next finding; `None` at the end. After an error the scan can't go on.
-    pub fn next(&mut self) -> io::Result<Option<Found>> {
+    pub fn find_next(&mut self) -> io::Result<Option<Found>> {
         while self.offset < self.end {
             if let Some((record, place)) = self.record_here()? {
                 self.offset = place.end();

@@ -231,7 +231,7 @@ impl Replay<'_> {
     fn read(&mut self, stretch: &Stretch) -> Result<(), OpenError> {
         let number = stretch.from.segment;
         let mut scan = Scan::new(stretch.file.clone(), self.recovery.uuid, stretch.from, stretch.end);
-        while let Some(found) = scan.next().map_err(|error| self.recovery.segment_error(number, error))? {
+        while let Some(found) = scan.find_next().map_err(|error| self.recovery.segment_error(number, error))? {
             match found {
                 Found::Damaged { from, to } => self.damaged_bytes += to - from,
                 Found::Record { record, place } => {

@@ -4,6 +4,7 @@ use super::attributes::unexpected;
 use super::start::FileSystem;
 use super::types::{AllocateMode, Handle, SeekTarget};
 use crate::data::FileData;
+use crate::ports::CommitError;
 use cairn_common::error::FsError;
 use cairn_common::limits::{FILE_BYTES_MAX, GIB};
 use cairn_common::wire::master::{FileCommit, Mutation, MutationReply};
@@ -37,11 +38,12 @@ impl FileSystem {
             return Ok(());
         }
         let growth = FileCommit { ino: file.ino(), extents: Vec::new(), size_at_least: end, mtime: self.0.runtime.wall() };
-        let mutation = Mutation::Commit { files: vec![growth], chunks: Vec::new() };
-        let reply = self.0.link.mutate(mutation, false).await.map_err(|error| error.to_fs("fallocate"))?;
-        let MutationReply::Committed(mut results) = reply else { return Err(unexpected("fallocate")) };
-        let attributes = results.pop().ok_or_else(|| unexpected("fallocate"))??;
-        file.refreshed(&self.learn_changed(attributes));
+        let attributes = match self.0.metadata.commit(vec![growth], Vec::new(), false).await {
+            Ok(mut results) => results.pop().ok_or_else(|| unexpected("fallocate"))??,
+            Err(CommitError::Fs(error)) => return Err(error),
+            Err(CommitError::PutAgain) => return Err(unexpected("fallocate")),
+        };
+        file.refreshed(&attributes);
         Ok(())
     }
 

@@ -172,7 +172,7 @@ impl FakeState {
             MasterRequest::Renew { session, closed } => {
                 let epoch = self.map.epoch;
                 let known = self.session(session)?;
-                closed.iter().for_each(|ino| drop(known.open.remove(ino)));
+                known.open.retain(|ino| !closed.contains(ino));
                 self.closed.extend(closed);
                 Ok(MasterReply::Renewed { epoch, now })
             }

@@ -2,8 +2,8 @@
 //! again at the next round.
 
 use super::collector;
-use super::master::{Master, yield_now};
-use crate::state::{Command, Outcome, read};
+use super::master::{Master, unavailable, yield_now};
+use crate::state::{Command, Outcome, Stamped, read};
 use cairn_common::limits::DELETION_GRACE;
 use cairn_common::wire::master::MasterError;
 use cairn_runtime::task::TaskGuard;
@@ -85,10 +85,10 @@ async fn remove_extents_once(master: &Master) -> Result<(), MasterError> {
 impl Master {
     /// Submits a command once, even if there is more to do.
     async fn step(&self, command: Command) -> Result<(), MasterError> {
-        self.store.admit().await.map_err(super::master::unavailable)?;
+        self.store.admit().await.map_err(unavailable)?;
         let at = self.store.next_time(self.runtime.wall());
-        let submitted = self.store.submit(&crate::state::Stamped { at, command }).map_err(super::master::unavailable)?;
-        match submitted.0 {
+        let (outcome, _) = self.store.submit(&Stamped { at, command }).map_err(unavailable)?;
+        match outcome {
             Outcome::Refused(error) => Err(error),
             _ => Ok(()),
         }

@@ -27,7 +27,8 @@ impl Master {
         let note = |master: &Self, outcome| {
             let Outcome::Registered(registration) = outcome else { return Err(unexpected()) };
             let (now, connection) = (master.runtime.now(), caller.connection.clone());
-            master.servers.lock().register(registration.server, incarnation, &registration.targets, connection, now);
+            let mut servers = master.servers.lock();
+            servers.register(registration.server, caller.name(), incarnation, &registration.targets, connection, now);
             Ok(registration)
         };
         let (registration, index) = self.perform(|_| Ok(command.clone()), note).await?;
@@ -46,17 +47,15 @@ impl Master {
         incarnation: Incarnation,
         targets: Vec<TargetStatus>,
     ) -> Result<MasterReply, MasterError> {
-        let servers = self.look(read::servers)?;
-        if servers.get(&server).is_none_or(|record| record.name != caller.name()) {
-            return Err(MasterError::Malformed(format!("chunkserver {} is not {server}: register first", caller.name())));
+        if !self.servers.lock().is_registered(server, caller.name(), incarnation) {
+            let problem = format!("chunkserver {} has not registered as {server} since the master started: register first", caller.name());
+            return Err(MasterError::Unavailable(problem));
         }
         let map = self.map()?;
         let is_own = |status: &TargetStatus| map.target(status.target).is_some_and(|target| target.server == server);
         let own: Vec<TargetStatus> = targets.into_iter().filter(is_own).collect();
         let is_back = own.iter().filter_map(|status| map.target(status.target)).any(|target| !target.state.is_serving());
-        if !self.servers.lock().report(server, incarnation, own, self.runtime.now()) {
-            return Err(MasterError::Unavailable("the master has restarted: register first".to_owned()));
-        }
+        self.servers.lock().report(server, own, self.runtime.now());
         if is_back {
             self.targets_changed.notify_one();
         }
@@ -83,7 +82,9 @@ impl Master {
         }
         if self.wants_placement()? {
             self.submit(Command::Place { scope: PlacementScope::Vacant }).await?;
-            tracing::info!(epoch = %self.epoch()?, "slots were given to new targets");
+            let epoch = self.epoch()?;
+            *self.placed_epoch.lock() = epoch;
+            tracing::info!(%epoch, "slots were given to new targets");
         }
         Ok(())
     }
@@ -92,7 +93,8 @@ impl Master {
     /// while a target that has left still holds slots of a pool with chunks, which placement would fill as well.
     fn wants_placement(&self) -> Result<bool, MasterError> {
         let map = self.map()?;
-        if !map.targets.iter().any(|target| target.state == TargetState::Joining) {
+        let is_news = map.epoch != *self.placed_epoch.lock();
+        if !is_news || !map.targets.iter().any(|target| target.state == TargetState::Joining) {
             return Ok(false);
         }
         let usage = self.look(read::usage)?;

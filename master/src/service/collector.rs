@@ -3,7 +3,7 @@
 //! The order is forget, sync, delete: were a chunk's record to come back after a power loss, a commit could name it although
 //! its shards are gone. Shards on a chunkserver that can't be reached are given up; they take space until a scrub finds them.
 
-use super::master::Master;
+use super::master::{Master, yield_now};
 use crate::state::Command;
 use crate::state::read::{self, Deletion};
 use cairn_common::codec;
@@ -36,6 +36,7 @@ pub async fn collect(master: &Master) -> Result<(), MasterError> {
         delete(master, &deletions).await?;
         let deletions = deletions.iter().map(|deletion| (deletion.put_before, deletion.chunk.id)).collect();
         master.submit(Command::DeletionsDone { deletions }).await?;
+        yield_now().await;
     }
 }
 
@@ -47,6 +48,7 @@ async fn forget(master: &Master) -> Result<(), MasterError> {
             return Ok(());
         }
         master.submit(Command::ForgetChunks { chunks }).await?;
+        yield_now().await;
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Master {
     /// Rung when targets have joined or may have changed.
     pub targets_changed: Notify,
     map: Mutex<Arc<ClusterMap>>,
+    /// The map that placement left: it has nothing to add until there is another.
+    pub placed_epoch: Mutex<MapEpoch>,
     /// The newest map that survives a power loss.
     durable_epoch: Mutex<MapEpoch>,
 }
@@ -75,6 +77,7 @@ impl Master {
             sessions: Mutex::new(sessions),
             servers: Mutex::new(servers),
             targets_changed: Notify::new(),
+            placed_epoch: Mutex::new(MapEpoch(0)),
             // What was replayed from the log is durable.
             durable_epoch: Mutex::new(map.epoch),
             map: Mutex::new(Arc::new(map)),

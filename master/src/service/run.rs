@@ -56,7 +56,7 @@ async fn serve(
     let cluster = master.look(read::cluster).map_err(StartError::Failed)?.map_or([0; 16], |cluster| cluster.uuid);
     let background = background::start(&master);
     let accepting = master.runtime.spawn("master accept", connections::accept(master.clone(), endpoint.clone())).abort_on_drop();
-    tracing::info!(epoch = %master.known_epoch(), "master listens on {address}");
+    tracing::info!(last = %master.store.last(), "master listens on {address}");
     // Whoever started us may not want to know.
     let _ = ready.send(Serving { address, cluster });
     let failure = tokio::select! {

@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// A chunkserver that has registered since the start of the master.
 struct Registered {
+    /// In its certificate: nobody else may report for it.
+    name: String,
     incarnation: Incarnation,
     heard: Moment,
     /// Over which it registered; requests to it go the same way.
@@ -53,28 +55,34 @@ impl ServerTable {
     pub fn register(
         &mut self,
         server: ServerId,
+        name: &str,
         incarnation: Incarnation,
         targets: &[TargetId],
         connection: Arc<dyn Connection>,
         now: Moment,
     ) {
-        self.servers.insert(server, Registered { incarnation, heard: now, connection });
+        self.servers.insert(server, Registered { name: name.to_owned(), incarnation, heard: now, connection });
         for target in targets {
             self.announced.insert(*target, now);
         }
     }
 
-    /// Takes in a report about targets, all of which are the server's. `false` if that life of the server has not registered.
-    pub fn report(&mut self, server: ServerId, incarnation: Incarnation, targets: Vec<TargetStatus>, now: Moment) -> bool {
-        let Some(known) = self.servers.get_mut(&server).filter(|known| known.incarnation == incarnation) else { return false };
-        known.heard = now;
+    /// Whether that life of the server has registered, under that name.
+    pub fn is_registered(&self, server: ServerId, name: &str, incarnation: Incarnation) -> bool {
+        self.servers.get(&server).is_some_and(|known| known.name == name && known.incarnation == incarnation)
+    }
+
+    /// Takes in a report of a registered server about targets of its own.
+    pub fn report(&mut self, server: ServerId, targets: Vec<TargetStatus>, now: Moment) {
+        if let Some(known) = self.servers.get_mut(&server) {
+            known.heard = now;
+        }
         for status in targets {
             if status.health != TargetHealth::Failed {
                 self.announced.insert(status.target, now);
             }
             self.reports.insert(status.target, Report { heard: now, status });
         }
-        true
     }
 
     /// When a server was last heard, if ever since the start.

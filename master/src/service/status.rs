@@ -3,7 +3,7 @@
 use super::master::Master;
 use crate::state::read;
 use crate::state::record::ServerRecord;
-use cairn_common::ids::{MapEpoch, ServerId};
+use cairn_common::ids::ServerId;
 use cairn_common::map::{ClusterMap, Target, TargetState};
 use cairn_common::wire::chunkserver::TargetStatus;
 use cairn_common::wire::master::{MasterError, ServerStatus, SessionStatus, Status, Usage};
@@ -80,11 +80,6 @@ impl Master {
             (u128::from(raw) * u128::from(data) / u128::from(all)) as u64
         };
         Ok(Usage { total_bytes: net(total), free_bytes: net(free), inodes: self.look(read::inodes)? })
-    }
-
-    /// The newest epoch, for the log.
-    pub(super) fn known_epoch(&self) -> MapEpoch {
-        self.epoch().unwrap_or_default()
     }
 }
 

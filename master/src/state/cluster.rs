@@ -68,6 +68,18 @@ pub fn initialise(edit: &mut Edit<'_, '_>, new: &NewCluster) -> Attempt<Outcome>
     Ok(Outcome::Done)
 }
 
+/// More inodes and sessions than the master makes between two syncs of its log.
+const NUMBERS_SKIPPED: u64 = 1 << 20;
+
+/// `Command::SkipNumbers`
+pub fn skip_numbers(edit: &mut Edit<'_, '_>) -> Attempt<Outcome> {
+    let mut counters = edit.counters()?;
+    counters.next_ino += NUMBERS_SKIPPED;
+    counters.next_session += NUMBERS_SKIPPED;
+    edit.put_counters(&counters);
+    Ok(Outcome::Done)
+}
+
 // ---- reading
 
 pub fn servers(reader: &dyn Reader) -> Result<BTreeMap<ServerId, ServerRecord>, StoreError> {

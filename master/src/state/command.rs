@@ -104,6 +104,10 @@ pub enum Command {
     SettleSlots {
         slots: Vec<(PoolId, u32, u8)>,
     },
+    /// The master has started: to be submitted before it serves anybody. A power failure may have swallowed the last
+    /// commands, whose answers clients have seen: the numbers these may have given out are skipped, so that a client that
+    /// still uses one of them can't meet somebody else's inode.
+    SkipNumbers,
 }
 
 /// What `Initialise` needs.

@@ -69,5 +69,6 @@ fn perform(edit: &mut Edit<'_, '_>, command: &Command) -> Attempt<Outcome> {
         Command::ChangeTargets { changes } => cluster::change_targets(edit, changes),
         Command::Place { scope } => cluster::place(edit, *scope),
         Command::SettleSlots { slots } => cluster::settle(edit, slots),
+        Command::SkipNumbers => cluster::skip_numbers(edit),
     }
 }

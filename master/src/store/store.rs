@@ -219,12 +219,12 @@ fn apply<M: Machine>(state: &State, index: LogIndex, command: &M::Command) -> Re
     })
 }
 
-/// A directory's content, replayed.
+/// A directory's content, replayed. Dropped in this order.
 struct Recovery {
-    lock: Box<dyn Send + Sync>,
-    database: Database,
     state: State,
     recovered: Recovered,
+    database: Database,
+    lock: Box<dyn Send + Sync>,
 }
 
 /// Everything of opening that blocks.
@@ -259,7 +259,7 @@ fn recover_state<M: Machine>(runtime: &Runtime, settings: &StoreSettings) -> Res
         if state.active.bytes() > settings.memtable_bytes { state.settle(&database) } else { Ok(()) }
     })?;
     report(&recovered, position.applied);
-    Ok(Recovery { lock, database, state, recovered })
+    Ok(Recovery { state, recovered, database, lock })
 }
 
 /// Looks at the store of a master that is not running. Repairs what a crash left, as a start would. Blocks.
@@ -268,10 +268,9 @@ pub fn read_offline<M: Machine, T>(
     settings: &StoreSettings,
     work: impl FnOnce(&dyn Reader, Position) -> T,
 ) -> Result<T, OpenError> {
-    let Recovery { lock, state, .. } = recover_state::<M>(runtime, settings)?;
-    let found = state.read(|reader| work(reader, state.active.position));
-    drop(lock);
-    Ok(found)
+    // The whole of it stays alive meanwhile: without the database, its views see nothing.
+    let recovery = recover_state::<M>(runtime, settings)?;
+    Ok(recovery.state.read(|reader| work(reader, recovery.state.active.position)))
 }
 
 /// Makes a directory, if it is missing, and its name durable. Blocks.

@@ -184,8 +184,7 @@ fn a_history_replays_from_its_seed() {
             let _ = open(&node.runtime()).await;
             *digest.lock() = world.trace_digest();
         });
-        let digest = *result.lock();
-        digest
+        *result.lock()
     };
     assert_eq!(digest(1), digest(1));
     assert_ne!(digest(1), digest(2));

@@ -352,6 +352,17 @@ fn times_change_as_posix_says() {
 }
 
 #[test]
+fn numbers_that_a_power_failure_took_back_are_not_given_again() {
+    let mut world = World::new();
+    let before = (world.tables.clone(), world.index);
+    let lost: Vec<Ino> = (0..100).map(|number| world.file(&format!("lost {number}"))).collect();
+    (world.tables, world.index) = before;
+    assert_eq!(world.apply(Command::SkipNumbers), Outcome::Done);
+    assert!(world.file("new") > lost[99]);
+    world.assert_sound();
+}
+
+#[test]
 fn inode_numbers_are_never_used_twice() {
     let mut world = World::new();
     let first = world.file("file");

@@ -8,11 +8,16 @@ use cairn_common::ids::LogIndex;
 use cairn_common::limits::LOG_SYNC_INTERVAL;
 use cairn_runtime::Runtime;
 use cairn_runtime::disk::DiskFile;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
+
+/// How long commands gather before a sync. Half of what is promised, for the sync takes time as well.
+const SYNC_PAUSE: Duration = Duration::from_nanos(LOG_SYNC_INTERVAL.as_nanos() as u64 / 2);
 
 /// The log of a running master. See the module above.
 pub struct CommandLog {
@@ -184,7 +189,7 @@ impl CommandLog {
                 continue;
             }
             if self.state.lock().wanted <= self.durable() {
-                let wait = self.runtime.sleep(LOG_SYNC_INTERVAL);
+                let wait = self.runtime.sleep(SYNC_PAUSE);
                 tokio::select! {
                     biased;
                     () = self.urgent.notified() => {}
@@ -198,6 +203,8 @@ impl CommandLog {
     }
 
     async fn sync_once(&self) -> Result<(), StoreError> {
+        // Whoever has rung is served by this sync; the ring must not cut the next pause short.
+        let _ = self.urgent.notified().now_or_never();
         let work = self.next_sync();
         let (through, make_spare) = (work.through, work.make_spare);
         let (runtime, directory, segment_bytes) = (self.runtime.clone(), self.directory.clone(), self.segment_bytes);
