@@ -42,8 +42,8 @@ pub const USAGE_TTL: Duration = Duration::from_secs(1);
 /// Lookups of neighbours in a directory within `LOOKUP_STREAK_WINDOW` that make the client read ahead in it.
 pub const LOOKUP_STREAK: u32 = 3;
 pub const LOOKUP_STREAK_WINDOW: Duration = Duration::from_millis(100);
-/// Directories watched for such lookups.
-pub const LOOKUP_STREAKS_MAX: usize = 256;
+/// Directories watched for such lookups; for each some pages of its listing are kept.
+pub const LOOKUP_STREAKS_MAX: usize = 32;
 /// Entries fetched ahead at once.
 pub const LOOKUP_AHEAD_ENTRIES: u32 = 256;
 

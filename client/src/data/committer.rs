@@ -21,6 +21,7 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, OwnedMutexGuard};
 
 /// Files with runs that are put and not committed.
@@ -71,6 +72,35 @@ impl CommitQueue {
     fn restart_clock(&self, now: Moment) {
         let mut state = self.state.lock();
         state.since = state.since.map(|_| now);
+    }
+}
+
+/// Which commits are in the master's synced log.
+#[derive(Default)]
+pub struct CommitCount {
+    answered: AtomicU64,
+    /// The first so many of them are durable for sure.
+    durable: AtomicU64,
+}
+
+impl CommitCount {
+    /// Commits that the master has answered.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Acquire)
+    }
+
+    /// Counts an answer; its number.
+    fn count(&self) -> u64 {
+        self.answered.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    pub fn is_durable(&self, number: u64) -> bool {
+        self.durable.load(Ordering::Acquire) >= number
+    }
+
+    /// The log has been synced by a request that was sent when `answered` commits had been answered.
+    pub fn synced(&self, answered: u64) {
+        self.durable.fetch_max(answered, Ordering::AcqRel);
     }
 }
 
@@ -172,9 +202,13 @@ async fn commit(core: &Arc<Core>, mut batch: Vec<FileBatch>, durable: bool) {
         if files.is_empty() {
             return finish(core, batch, Vec::new(), durable);
         }
+        let answered = core.commit_count.answered();
         match core.metadata.commit(files, chunks, durable).await {
             Ok(results) => {
                 core.counts.commits.add(1);
+                if durable {
+                    core.commit_count.synced(answered);
+                }
                 return finish(core, batch, results, durable);
             }
             Err(CommitError::PutAgain) => {
@@ -227,13 +261,15 @@ async fn put_again(core: &Arc<Core>, batch: &mut [FileBatch], durable: bool) -> 
 }
 
 fn finish(core: &Arc<Core>, batch: Vec<FileBatch>, results: Vec<Result<Attributes, FsError>>, durable: bool) {
+    // A durable commit of a file makes its earlier ones durable, for they were answered before it was sent.
+    let number = if durable { 0 } else { core.commit_count.count() };
     let mut results = results.into_iter();
     for FileBatch { file, update, turn } in batch {
         if file.is_void(&update) {
-            file.committed(&update, None, durable);
+            file.committed(&update, None, number);
         } else {
             match results.next() {
-                Some(Ok(attributes)) => file.committed(&update, Some(&attributes), durable),
+                Some(Ok(attributes)) => file.committed(&update, Some(&attributes), number),
                 // The file is gone for good: nobody can have its data any more.
                 Some(Err(error)) => file.gone(error),
                 None => file.commit_failed(&update.runs, FsError::Io),

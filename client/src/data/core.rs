@@ -5,12 +5,12 @@ use super::budget::Budget;
 use super::chunk_reader::ChunkReader;
 use super::chunk_source::ChunkSource;
 use super::chunk_writer::{ChunkWriter, PutChunks};
-use super::committer::CommitQueue;
+use super::committer::{CommitCount, CommitQueue};
 use super::counters::Counts;
 use super::durability::Durability;
 use super::file::FileData;
 use super::hedge::Latency;
-use super::limits::{COMMITS_IN_FLIGHT, PACK_ROUNDS_IN_FLIGHT, UNSYNCED_SHARDS_MAX};
+use super::limits::{COMMITS_IN_FLIGHT, PACK_ROUNDS_IN_FLIGHT};
 use super::packer::PackQueue;
 use super::proofs::ProofCache;
 use super::put_job::{Member, PutJob};
@@ -40,6 +40,7 @@ pub struct Core {
     pub durability: Arc<Durability>,
     pub pack_queue: PackQueue,
     pub commit_queue: CommitQueue,
+    pub commit_count: CommitCount,
     puts: Semaphore,
     pub pack_slots: Arc<Semaphore>,
     pub commit_slots: Arc<Semaphore>,
@@ -71,6 +72,7 @@ impl Core {
             commit_slots: Arc::new(Semaphore::new(COMMITS_IN_FLIGHT)),
             pack_queue: PackQueue::default(),
             commit_queue: CommitQueue::default(),
+            commit_count: CommitCount::default(),
             runtime,
             metadata,
             targets,
@@ -124,10 +126,7 @@ impl Core {
         drop(permit);
         let chunks = Arc::new(result?);
         if !sync {
-            let marks = self.durability.record(&chunks, job.files());
-            for member in &job.members {
-                member.file.needs_sync(&marks);
-            }
+            self.durability.record(&chunks, job.files());
             self.bound_unsynced();
         }
         Ok(chunks)
@@ -135,7 +134,7 @@ impl Core {
 
     /// Syncs everything in the background when very much is unsynced.
     fn bound_unsynced(&self) {
-        if self.durability.unsynced_shards() > UNSYNCED_SHARDS_MAX {
+        if self.durability.is_overdue() {
             let durability = Arc::clone(&self.durability);
             self.runtime.spawn("sync targets", async move { durability.sync_all().await });
         }

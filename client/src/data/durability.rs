@@ -8,7 +8,7 @@ use super::chunk_reader::{ChunkReader, shard_ranges};
 use super::chunk_writer::{ChunkWriter, PutChunks, StoredShard};
 use super::compute::compute;
 use super::counters::Counts;
-use super::limits::{CHECK_KEYS_MAX, SYNC_LIMIT, SYNC_ROUNDS_MAX};
+use super::limits::{CHECK_KEYS_MAX, SYNC_LIMIT, SYNC_ROUNDS_MAX, UNSYNCED_FILES_MAX, UNSYNCED_SHARDS_MAX};
 use super::prepare::HashedChunk;
 use crate::ports::{TargetCallError, Targets};
 use bytes::Bytes;
@@ -75,6 +75,8 @@ pub struct Durability {
     pub counts: Arc<Counts>,
     pub listener: Arc<dyn LossListener>,
     puts: Mutex<BTreeMap<TargetId, Arc<TargetPuts>>>,
+    /// What each file needs to be stable, also after its last descriptor was closed. May hold more than is still needed.
+    by_file: Mutex<BTreeMap<Ino, SyncMarks>>,
     unsynced: AtomicUsize,
     syncing_all: AtomicBool,
 }
@@ -89,13 +91,14 @@ impl Durability {
             counts,
             listener,
             puts: Mutex::default(),
+            by_file: Mutex::default(),
             unsynced: AtomicUsize::new(0),
             syncing_all: AtomicBool::new(false),
         }
     }
 
     /// Remembers chunks that were put without sync, for these files.
-    pub fn record(&self, put: &Arc<PutChunks>, files: Arc<[Ino]>) -> SyncMarks {
+    pub fn record(&self, put: &Arc<PutChunks>, files: Arc<[Ino]>) {
         let mut marks = SyncMarks::new();
         for (position, chunk) in put.0.iter().enumerate() {
             let memory = (Arc::downgrade(put), position);
@@ -104,7 +107,30 @@ impl Durability {
                 marks.insert(shard.target, self.record_shard(shard, &track));
             }
         }
+        let mut by_file = self.by_file.lock();
+        for ino in files.iter() {
+            let known = by_file.entry(*ino).or_default();
+            for (target, mark) in &marks {
+                let known = known.entry(*target).or_default();
+                *known = (*known).max(*mark);
+            }
+        }
+    }
+
+    /// What has to be synced for a file to be stable; empty if it is.
+    pub fn marks_of(&self, ino: Ino) -> SyncMarks {
+        let mut by_file = self.by_file.lock();
+        let Some(marks) = by_file.get_mut(&ino) else { return SyncMarks::new() };
+        marks.retain(|target, mark| !self.is_synced(*target, *mark));
+        let marks = marks.clone();
+        if marks.is_empty() {
+            by_file.remove(&ino);
+        }
         marks
+    }
+
+    fn is_synced(&self, target: TargetId, mark: PutNumber) -> bool {
+        self.puts_of(target).state.lock().synced >= mark
     }
 
     fn record_shard(&self, shard: &StoredShard, chunk: &Arc<ChunkTrack>) -> PutNumber {
@@ -117,14 +143,9 @@ impl Durability {
         number
     }
 
-    /// How many shards are not known to be stable.
-    pub fn unsynced_shards(&self) -> usize {
-        self.unsynced.load(Ordering::Relaxed)
-    }
-
-    /// Whether all of this is stable already.
-    pub fn is_synced(&self, marks: &SyncMarks) -> bool {
-        marks.iter().all(|(target, mark)| self.puts_of(*target).state.lock().synced >= *mark)
+    /// Whether so much is not known to be stable that it should be synced without being asked.
+    pub fn is_overdue(&self) -> bool {
+        self.unsynced.load(Ordering::Relaxed) > UNSYNCED_SHARDS_MAX || self.by_file.lock().len() > UNSYNCED_FILES_MAX
     }
 
     /// Makes stable, as far as targets do it, all that the marks cover. Files that lost data meanwhile were told.
@@ -139,6 +160,10 @@ impl Durability {
         }
         let marks: SyncMarks = self.puts.lock().iter().map(|(target, puts)| (*target, puts.state.lock().last)).collect();
         self.sync(&marks).await;
+        self.by_file.lock().retain(|_, marks| {
+            marks.retain(|target, mark| !self.is_synced(*target, *mark));
+            !marks.is_empty()
+        });
         self.syncing_all.store(false, Ordering::Relaxed);
     }
 

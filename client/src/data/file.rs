@@ -7,7 +7,6 @@ use super::chunk_writer::PutChunks;
 use super::committer::{Candidate, Turn};
 use super::core::Core;
 use super::dirty::RunId;
-use super::durability::SyncMarks;
 use super::extent_map::{ExtentMap, PlacedExtent};
 use super::put_job::PutJob;
 use super::readahead::Readahead;
@@ -48,13 +47,10 @@ pub(super) struct FileState {
     pub extent_changes: u64,
     pub readahead: Readahead,
     pub wanted: Option<Wanted>,
-    /// Puts of this file that may not be stable.
-    pub unsynced: SyncMarks,
     /// How often a chunk was put again for a commit.
     pub renewals: u64,
-    /// Commits of this file, and how many of them are in the master's synced log.
-    pub commits: u64,
-    pub durable_commits: u64,
+    /// Number of the last commit of this file that was not durable by itself.
+    pub last_commit: u64,
     /// The last error, and how many there were.
     pub error: Option<FsError>,
     pub errors: u64,
@@ -110,7 +106,9 @@ impl Drop for Descriptor {
 
 impl FileData {
     pub(super) fn new(ino: Ino, store: Arc<DataStore>) -> Arc<Self> {
-        Arc::new(Self { ino, store, state: Mutex::default(), turn: Arc::default(), progress: Notify::new() })
+        // Nobody remembers which of the commits so far concerned this file.
+        let state = FileState { last_commit: store.core().commit_count.answered(), ..FileState::default() };
+        Arc::new(Self { ino, store, state: Mutex::new(state), turn: Arc::default(), progress: Notify::new() })
     }
 
     pub fn ino(&self) -> Ino {
@@ -277,7 +275,7 @@ impl FileData {
     /// Seals the open run. With it: whether it is the only data of this file that is not known to be stable.
     pub(super) fn seal(self: &Arc<Self>) -> Option<(RunParts, bool)> {
         let mut state = self.state.lock();
-        let is_alone = state.unsynced.is_empty() && !state.written.has_sealed_runs();
+        let is_alone = !state.written.has_sealed_runs() && self.core().durability.marks_of(self.ino).is_empty();
         let run = state.written.seal_open();
         drop(state);
         if run.is_none() {
@@ -323,14 +321,6 @@ impl FileData {
         let mut state = self.state.lock();
         state.written.put_ended(run, Ok(chunks));
         state.renewals += 1;
-    }
-
-    pub(super) fn needs_sync(&self, marks: &SyncMarks) {
-        let mut state = self.state.lock();
-        for (target, mark) in marks {
-            let known = state.unsynced.entry(*target).or_default();
-            *known = (*known).max(*mark);
-        }
     }
 
     pub(super) fn retry_failed(&self) {
@@ -382,8 +372,8 @@ impl FileData {
         self.state.lock().mtime
     }
 
-    /// The master has taken an update; without attributes if nothing was left to say.
-    pub(super) fn committed(&self, update: &FileUpdate, attributes: Option<&Attributes>, durable: bool) {
+    /// The master has taken an update; without attributes if nothing was left to say. `number` is the commit's, 0 if it is durable.
+    pub(super) fn committed(&self, update: &FileUpdate, attributes: Option<&Attributes>, number: u64) {
         let mut state = self.state.lock();
         let chunks = state.written.committed(&update.runs);
         for extent in &update.extents {
@@ -393,11 +383,7 @@ impl FileData {
         }
         state.extent_changes += 1;
         if let Some(attributes) = attributes {
-            state.commits += 1;
-            if durable {
-                // The log is in order: what was committed before is durable, too.
-                state.durable_commits = state.commits;
-            }
+            state.last_commit = number;
             if attributes.version >= state.version {
                 state.refresh(attributes);
             }

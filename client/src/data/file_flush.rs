@@ -41,7 +41,7 @@ impl FileData {
     /// For fsync(2): when this returns, everything written before is on stable storage on the chunkservers and in the
     /// master's synced log, together with all that the master has done for this client before.
     ///
-    /// If nothing was ever written here it does nothing: making other changes of the inode durable is up to the caller.
+    /// If nothing was committed here that may not be durable yet, it does nothing: other changes of the inode are up to the caller.
     pub async fn sync(self: &Arc<Self>) -> Result<(), FsError> {
         let goal = self.begin_flush(true);
         self.reach(|state| goal.outcome(state, |state, run| state.written.is_put(run))).await?;
@@ -101,33 +101,24 @@ impl FileData {
     }
 
     async fn sync_targets(&self) {
-        let marks = self.state.lock().unsynced.clone();
-        if marks.is_empty() {
-            return;
-        }
         let durability = &self.core().durability;
-        if !durability.is_synced(&marks) {
+        let marks = durability.marks_of(self.ino());
+        if !marks.is_empty() {
             durability.sync(&marks).await;
         }
-        let mut state = self.state.lock();
-        state.unsynced.retain(|target, mark| marks.get(target).is_none_or(|synced| *mark > *synced));
     }
 
     /// Makes earlier commits durable that were not when they were made.
     async fn sync_log(&self) -> Result<(), FsError> {
-        let commits = {
-            let state = self.state.lock();
-            if state.durable_commits >= state.commits {
-                return Ok(());
-            }
-            state.commits
-        };
-        let result = self.core().metadata.sync_log().await;
+        let core = self.core();
+        let last_commit = self.state.lock().last_commit;
+        if core.commit_count.is_durable(last_commit) {
+            return Ok(());
+        }
+        let answered = core.commit_count.answered();
+        let result = core.metadata.sync_log().await;
         match result {
-            Ok(()) => {
-                let mut state = self.state.lock();
-                state.durable_commits = state.durable_commits.max(commits);
-            }
+            Ok(()) => core.commit_count.synced(answered),
             Err(error) => self.fail(error),
         }
         result

@@ -28,6 +28,8 @@ pub const REBUILD_COMBINATIONS_MAX: usize = 64;
 pub const SYNC_LIMIT: Duration = Duration::from_secs(5);
 /// Shards that were put but not synced; above it the targets are synced in the background.
 pub const UNSYNCED_SHARDS_MAX: usize = 4096;
+/// ... or when they belong to more files than this.
+pub const UNSYNCED_FILES_MAX: usize = 16_384;
 /// Shard names in one `Check`.
 pub const CHECK_KEYS_MAX: usize = 1024;
 /// How often a sync follows a target through restarts.

@@ -39,6 +39,7 @@ impl FileSystem {
                 None => {
                     let page = self.next_page(&directory, after, with_attributes).await?;
                     directory.turn_to(&page);
+                    self.0.lookahead.note_page(directory.ino, &page);
                     page
                 }
             };
@@ -111,9 +112,7 @@ impl FileSystem {
                 self.0.cache.learn(reading, attributes);
             }
         }
-        let page = Arc::new(Page { after, entries, end, with_attributes });
-        self.0.lookahead.note_page(ino, &page);
-        Ok(page)
+        Ok(Arc::new(Page { after, entries, end, with_attributes }))
     }
 
     /// Fetches the page after this one while this one is being read.

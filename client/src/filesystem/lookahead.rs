@@ -14,7 +14,7 @@ use cairn_runtime::clock::Moment;
 use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
 
-/// Pages remembered per directory: the one that is being worked on, and those fetched ahead of it.
+/// Pages of a listing remembered per directory: the one whose names are being looked up may be some behind the last.
 const PAGES_MAX: usize = 4;
 
 #[derive(Default)]

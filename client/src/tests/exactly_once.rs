@@ -38,6 +38,7 @@ fn creations_happen_once_though_replies_are_lost_and_the_master_restarts() {
                 }
             };
             futures_util::join!(create_all, chaos);
+            assert!(pair.fs.counters().master_retries > 0, "the faults had no effect");
             pair.master.with(|state| {
                 assert_eq!(state.made.len(), TASKS * FILES_PER_TASK);
                 assert!(state.made.values().all(|times| *times == 1), "{:?}", state.made);

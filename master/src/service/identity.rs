@@ -53,6 +53,9 @@ pub fn load_or_create(runtime: &Runtime, directory: &Path, cluster_exists: bool)
     Ok(Keys { credentials: Credentials { identity: Some(identity), trust }, authority })
 }
 
+/// A certificate and its private key.
+type Pair = (Vec<u8>, Vec<u8>);
+
 struct Files<'a> {
     runtime: &'a Runtime,
     directory: &'a Path,
@@ -63,8 +66,8 @@ impl Files<'_> {
         self.directory.join(name)
     }
 
-    /// Certificate and key; `None` if there is no certificate.
-    fn read_pair(&self, name: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, StartError> {
+    /// `None` if there is no certificate.
+    fn read_pair(&self, name: &str) -> Result<Option<Pair>, StartError> {
         let path = self.path(&format!("{name}.cert"));
         if !self.runtime.disk.exists(&path).map_err(|error| StartError::Identity { path: path.clone(), error })? {
             return Ok(None);
@@ -76,7 +79,7 @@ impl Files<'_> {
         self.runtime.disk.read(&path, FILE_BYTES_MAX).map_err(|error| StartError::Identity { path, error })
     }
 
-    fn write_pair(&self, name: &str, (certificate, key): &(Vec<u8>, Vec<u8>)) -> Result<(), StartError> {
+    fn write_pair(&self, name: &str, (certificate, key): &Pair) -> Result<(), StartError> {
         for (suffix, content) in [("key", key), ("cert", certificate)] {
             let path = self.path(&format!("{name}.{suffix}"));
             self.runtime.disk.replace(&path, content).map_err(|error| StartError::Identity { path, error })?;

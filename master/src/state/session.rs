@@ -15,8 +15,8 @@ use cairn_common::ids::{Ino, Sequence, SessionId};
 use cairn_common::wire::master::{MasterError, Mutation};
 use std::collections::BTreeSet;
 
-/// Longest description of a session, in bytes; the rest is cut off.
-const DESCRIPTION_BYTES_MAX: usize = 256;
+/// Longest description of a session, in characters; the rest is cut off.
+const DESCRIPTION_CHARS_MAX: usize = 256;
 
 pub fn open(edit: &mut Edit<'_, '_>, previous: Option<SessionId>, description: &str, open: &[Ino]) -> Attempt<Outcome> {
     let known = match previous {
@@ -25,7 +25,7 @@ pub fn open(edit: &mut Edit<'_, '_>, previous: Option<SessionId>, description: &
     };
     let cluster = edit.cluster()?.uuid;
     let root = edit.linked_inode(Ino::ROOT)?.attributes(Ino::ROOT);
-    let description = shorten(description);
+    let description: String = description.chars().take(DESCRIPTION_CHARS_MAX).collect();
     if let Some((session, record)) = known {
         edit.put(Table::Sessions, &keys::session(session), &SessionRecord { description, ..record });
         if !orphan::release_all(edit, session, &open.iter().copied().collect())? {
@@ -40,11 +40,6 @@ pub fn open(edit: &mut Edit<'_, '_>, previous: Option<SessionId>, description: &
     edit.put(Table::Sessions, &keys::session(session), &SessionRecord { description, opened: edit.at });
     edit.put(Table::Results, &keys::progress(session), &Progress { acknowledged: Sequence(0) });
     Ok(Outcome::Session { session, resumed: false, cluster, root })
-}
-
-fn shorten(description: &str) -> String {
-    let end = description.floor_char_boundary(DESCRIPTION_BYTES_MAX.min(description.len()));
-    description[..end].to_owned()
 }
 
 pub fn end(edit: &mut Edit<'_, '_>, session: SessionId) -> Attempt<Outcome> {

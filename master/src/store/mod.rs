@@ -12,11 +12,11 @@ mod backend;
 mod database;
 mod log;
 mod memtable;
-mod store;
+mod table_store;
 pub mod tables;
 
 #[cfg(test)]
 mod tests;
 
 pub use database::{Database, Position};
-pub use store::{Machine, OpenError, Store, StoreSettings, lock_directory, make_directory, read_offline};
+pub use table_store::{Machine, OpenError, Store, StoreSettings, lock_directory, make_directory, read_offline};

@@ -165,8 +165,10 @@ impl Reader for Overlay<'_> {
     }
 }
 
+pub(super) type KeyRange<'k> = (Bound<&'k [u8]>, Bound<&'k [u8]>);
+
 /// The bounds for a `BTreeMap`, which panics at ranges that are upside down; `None` for those.
-pub(super) fn key_range<'k>(from: &'k [u8], until: Option<&'k [u8]>) -> Option<(Bound<&'k [u8]>, Bound<&'k [u8]>)> {
+pub(super) fn key_range<'k>(from: &'k [u8], until: Option<&'k [u8]>) -> Option<KeyRange<'k>> {
     match until {
         Some(until) if from >= until => None,
         Some(until) => Some((Bound::Included(from), Bound::Excluded(until))),

@@ -3,13 +3,14 @@
 
 use super::log::record::record_bytes;
 use super::log::segment::{SEGMENT_HEADER_BYTES, segment_path};
-use super::store::{Machine, OpenError, Store, StoreSettings};
+use super::table_store::{Machine, OpenError, Store, StoreSettings};
 use super::tables::{Batch, Reader, StoreError, Table};
 use cairn_common::codec;
 use cairn_common::ids::LogIndex;
 use cairn_common::time::Timestamp;
 use cairn_runtime::Runtime;
 use cairn_runtime::disk::OpenMode;
+use cairn_runtime::real::run_role_here;
 use cairn_runtime::sim::{Crash, DiskFaults, Node, block_on_world, for_each_seed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -357,4 +358,32 @@ fn a_log_that_begins_too_late_is_refused() {
         runtime.disk.remove_file(Path::new("/master/tables.redb")).unwrap();
         assert!(matches!(open(&runtime).await.err(), Some(OpenError::Store(StoreError::Corrupt(_)))));
     });
+}
+
+#[test]
+fn it_works_on_a_real_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { log_segment_bytes: 1 << 16, cache_bytes: 1 << 20, ..StoreSettings::new(directory.path().join("a/b")) };
+    let end = run_role_here("test", |runtime| async move {
+        let store = Store::<Toy>::open(runtime.clone(), settings.clone()).await.unwrap();
+        let mut history = History::new();
+        for number in 0..2000 {
+            store.admit().await.unwrap();
+            let next = command(&store, &runtime);
+            history.add(&next);
+            let (_, index) = store.submit(&next).unwrap();
+            match number % 500 {
+                10 => store.synced(index).await.unwrap(),
+                300 => store.flush().await.unwrap(),
+                _ => {}
+            }
+        }
+        let second = Store::<Toy>::open(runtime.clone(), settings.clone()).await;
+        assert!(matches!(second.err(), Some(OpenError::InUse(_))));
+        drop(store);
+        // Its background tasks are dropped in their own time.
+        runtime.sleep(Duration::from_millis(20)).await;
+        history.judge(&Store::open(runtime, settings).await.unwrap(), false);
+    });
+    end.unwrap();
 }

@@ -65,7 +65,10 @@ impl TaskControl {
 
     pub(super) fn enqueue(&self) {
         if !self.finished.load(Ordering::Relaxed) && !self.queued.swap(true, Ordering::Relaxed) {
-            self.ready.lock().push(self.id);
+            // In order of id: tokio's `watch` wakes its waiters in an order drawn from a generator that nobody can seed.
+            let mut ready = self.ready.lock();
+            let place = ready.partition_point(|other| *other < self.id);
+            ready.insert(place, self.id);
         }
     }
 
@@ -202,7 +205,7 @@ impl Scheduler {
         let mut ready = self.ready.lock();
         if !ready.is_empty() {
             let index = state.random.index(ready.len());
-            return Step::Poll(ready.swap_remove(index));
+            return Step::Poll(ready.remove(index));
         }
         drop(ready);
         let Some((&(moment, _), _)) = state.timers.first_key_value() else { return Step::Idle };

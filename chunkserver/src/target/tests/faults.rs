@@ -127,6 +127,27 @@ fn a_failed_write_ends_all_acknowledging() {
 }
 
 #[test]
+fn a_disk_that_hangs_is_reported_until_it_goes_on() {
+    with_node(5, |world, node| async move {
+        let runtime = node.runtime();
+        let target = open(&runtime).await;
+        node.disk().set_faults(DiskFaults { slowness: 10_000_000, ..DiskFaults::default() });
+        let slow = target.clone();
+        runtime.spawn("slow put", async move {
+            small(1).put_on(&slow, 1, true).await.expect("stored at last");
+        });
+        world.sleep(Duration::from_secs(29)).await;
+        assert_eq!(target.status().health, TargetHealth::Good);
+        world.sleep(Duration::from_secs(2)).await;
+        assert_eq!(target.status().health, TargetHealth::Failed);
+        node.disk().set_faults(DiskFaults::default());
+        world.sleep(Duration::from_secs(3600)).await;
+        assert_eq!(target.status().health, TargetHealth::Good);
+        small(1).check_on(&target).await.expect("there");
+    });
+}
+
+#[test]
 fn an_unreadable_shard_is_told_and_counted_once() {
     with_node(4, |_, node| async move {
         let target = open(&node.runtime()).await;

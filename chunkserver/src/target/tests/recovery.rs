@@ -2,6 +2,8 @@
 
 use super::fixture::{CLUSTER, DIRECTORY, Shard, content, index_path, open, segment_paths, settings, shards_of, small, with_node};
 use crate::segment::header::FIRST_RECORD;
+use crate::segment::record::{Record, Stand};
+use crate::segment::{Position, SegmentNumber};
 use crate::target::{OpenError, Target};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::ChunkserverError;
@@ -249,6 +251,27 @@ fn a_torn_tail_is_dropped_and_never_served() {
                 assert!(matches!(there, Ok(()) | Err(ChunkserverError::NoSuchShard(_))), "{there:?}");
             }
         });
+    });
+}
+
+#[test]
+fn the_remains_of_a_failed_write_are_ignored() {
+    with_node(11, |_, node| async move {
+        let shards = many();
+        let target = filled(&node, &shards).await;
+        let uuid = target.identity().uuid;
+        target.close().await.expect("closed");
+        drop(target);
+        node.crash(Crash::Kill);
+        // A whole, good record behind the end that the next segment tells: a tombstone that was never acknowledged.
+        let runtime = node.runtime();
+        let file = runtime.disk.open(&segment_paths(&node)[0], OpenMode::ReadWrite).expect("there");
+        let at = Position { segment: SegmentNumber(1), offset: file.len().expect("known") };
+        let tombstone = Record::Tombstones(vec![shards[0].key()]).encode_head(Stand { uuid, at });
+        file.write_at(&[&tombstone], at.offset).expect("written");
+        runtime.disk.remove_file(&index_path()).expect("removed");
+        let target = open(&runtime).await;
+        assert_eq!(count_readable(&target, &shards).await, 30);
     });
 }
 

@@ -34,6 +34,7 @@ pub enum Behaviour {
     Corrupt,
 }
 
+#[derive(Clone)]
 struct Shard {
     header: ShardHeader,
     bytes: Bytes,
@@ -148,10 +149,22 @@ impl FakeTargets {
         self.state.lock().stores.get_mut(&target).expect("a target").shards.clear();
     }
 
+    /// As if every move that a new map may ask for were done already.
+    pub fn copy_everything_everywhere(&self) {
+        let mut state = self.state.lock();
+        let all: Vec<(ShardKey, Shard)> =
+            state.stores.values().flat_map(|store| store.shards.iter().map(|(key, shard)| (*key, shard.clone()))).collect();
+        for store in state.stores.values_mut() {
+            for (key, shard) in &all {
+                store.shards.entry(*key).or_insert_with(|| shard.clone());
+            }
+        }
+    }
+
     /// Announces a map in which all groups have moved by one target; known here only after a refresh.
     pub fn move_groups(&self) -> MapEpoch {
         let mut state = self.state.lock();
-        let mut map = ClusterMap::clone(&state.map);
+        let mut map = ClusterMap::clone(state.next_map.as_ref().unwrap_or(&state.map));
         map.epoch.0 += 1;
         for group in &mut map.pools[0].groups {
             let holders: Vec<Option<TargetId>> = group.slots.iter().map(|slot| slot.holder).collect();

@@ -169,10 +169,9 @@ async fn run(cluster: &Cluster, steps: Vec<Step>) {
                 cluster.targets.behave(TargetId(target), behaviours[usize::from(kind) % behaviours.len()]);
             }
             Step::MapMoves => {
-                cluster.targets.behave_all(Behaviour::Good);
-                // All data has been copied by the time the map says so.
-                file.flush().await.expect("flushed");
-                cluster.master.demand_puts_again(1);
+                // What is on its way at this moment is refused.
+                cluster.targets.copy_everything_everywhere();
+                cluster.master.refuse_chunks_below(cluster.targets.move_groups());
             }
             Step::PutAgain => cluster.master.demand_puts_again(1),
             Step::PowerLoss => {

@@ -10,9 +10,7 @@ use cairn_common::map::{ClusterMap, TargetState};
 use cairn_common::scheme::Scheme;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::{ChunkserverAnswer, ChunkserverReply, ChunkserverRequest, TargetHealth, TargetStatus};
-use cairn_common::wire::master::{
-    FileCommit, MasterAnswer, MasterReply, MasterRequest, Mutation, Role, TargetAnnouncement, Usage,
-};
+use cairn_common::wire::master::{FileCommit, MasterAnswer, MasterReply, MasterRequest, Mutation, Role, TargetAnnouncement, Usage};
 use cairn_runtime::network::Message;
 use cairn_runtime::sim::{Crash, World, block_on_world};
 use cairn_runtime::task::TaskGuard;
@@ -47,8 +45,7 @@ impl FakeServer {
             targets: vec![TargetAnnouncement { uuid: [number; 16], id: None, capacity_bytes: 4 * GIB }],
         };
         let Ok(MasterReply::Registered { server, targets }) = asker.ask(request).await else { panic!("not registered") };
-        let mut fake =
-            Self { asker: Arc::new(asker), server, target: targets[0], deletions: Arc::default(), reporting: None };
+        let mut fake = Self { asker: Arc::new(asker), server, target: targets[0], deletions: Arc::default(), reporting: None };
         fake.report(TargetHealth::Good);
         fake.serve();
         fake

@@ -1,13 +1,13 @@
 //! What survives what, and the end of a master.
 
-use super::support::{Asker, creation, start, start_with, settings};
+use super::support::{Asker, creation, settings, start, start_with};
 use crate::dump::{DumpError, dump, load};
 use crate::service::Namespace;
 use crate::state::check;
 use crate::store::{StoreSettings, read_offline};
-use cairn_common::error::FsError;
 use bytes::Bytes;
 use cairn_common::codec::{decode, encode};
+use cairn_common::error::FsError;
 use cairn_common::ids::Sequence;
 use cairn_common::wire::master::{MasterAnswer, MasterError, MasterReply, MasterRequest, Role};
 use cairn_runtime::network::Message;
@@ -136,10 +136,9 @@ fn an_orderly_end_leaves_nothing_to_replay() {
         let database = crate::store::Database::open(&*runtime.disk, tables, 1 << 20).unwrap();
         let replayed = database.position().unwrap();
         drop(database);
-        let (position, problems) = read_offline::<Namespace, _>(&runtime, &StoreSettings::new("/master"), |reader, position| {
-            (position, check(reader).unwrap())
-        })
-        .unwrap();
+        let (position, problems) =
+            read_offline::<Namespace, _>(&runtime, &StoreSettings::new("/master"), |reader, position| (position, check(reader).unwrap()))
+                .unwrap();
         assert_eq!((replayed, problems), (position, Vec::new()));
     });
 }

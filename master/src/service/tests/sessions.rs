@@ -1,6 +1,6 @@
 //! Exactly once, and files that live on for those who have them open.
 
-use super::support::{Asker, creation, start, start_with, settings};
+use super::support::{Asker, creation, settings, start, start_with};
 use cairn_common::error::FsError;
 use cairn_common::ids::{Ino, SessionId};
 use cairn_common::limits::SESSION_SILENCE_MAX;

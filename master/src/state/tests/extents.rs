@@ -165,6 +165,22 @@ fn a_truncated_huge_file_never_shows_what_was_cut_off() {
 }
 
 #[test]
+fn a_second_truncation_above_the_cut_keeps_the_cut() {
+    let mut world = World::new();
+    let count = STEPS_PER_COMMAND as u64 * 5;
+    let file = scatter(&mut world, "file", count);
+    world.change(set_size(file, 0));
+    world.change(set_size(file, count * 4));
+    world.change(set_size(file, count * 2 - 4));
+    world.change(set_size(file, count * 2));
+    assert_eq!(extents_of(&world, file), []);
+    world.assert_sound();
+    world.shrink_all();
+    assert_eq!(world.attributes(file).allocated, 0);
+    world.assert_sound();
+}
+
+#[test]
 fn a_write_beside_the_garbage_does_not_join_it() {
     let mut world = World::new();
     let file = world.file("file");

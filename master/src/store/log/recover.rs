@@ -20,6 +20,9 @@ use cairn_runtime::disk::{Disk, OpenMode};
 use std::io;
 use std::path::Path;
 
+/// What is called with each command to replay.
+pub type Replay<'r> = &'r mut dyn FnMut(LogIndex, &[u8]) -> Result<(), StoreError>;
+
 /// What is left of the log.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Recovered {
@@ -30,12 +33,7 @@ pub struct Recovered {
 }
 
 /// Reads the log and hands every command behind `applied` to `replay`, in order. Blocks.
-pub fn recover(
-    disk: &dyn Disk,
-    directory: &Path,
-    applied: LogIndex,
-    replay: &mut dyn FnMut(LogIndex, &[u8]) -> Result<(), StoreError>,
-) -> Result<Recovered, StoreError> {
+pub fn recover(disk: &dyn Disk, directory: &Path, applied: LogIndex, replay: Replay<'_>) -> Result<Recovered, StoreError> {
     let mut segments = list_segments(disk, directory)?;
     // Trimming removes the oldest first, but a power loss may undo any of it.
     let start = segments.iter().rposition(|first| *first <= applied.next()).unwrap_or(0);
@@ -96,7 +94,7 @@ struct Walk<'a> {
     disk: &'a dyn Disk,
     directory: &'a Path,
     applied: LogIndex,
-    replay: &'a mut dyn FnMut(LogIndex, &[u8]) -> Result<(), StoreError>,
+    replay: Replay<'a>,
     /// The index that comes next.
     next: LogIndex,
 }
