@@ -30,6 +30,8 @@ use std::time::SystemTime;
 pub const GENERATION: Generation = Generation(0);
 /// Background requests (read-ahead, direct I/O) the kernel may have under way.
 const BACKGROUND_REQUESTS_MAX: u16 = 128;
+/// The reply to copy_file_range has a 32-bit count; the caller goes on after a shorter copy.
+const COPY_BYTES_MAX: u64 = 1 << 31;
 const WRITE_BYTES_MAX: u32 = 1 << 20;
 /// Units of statfs.
 const BLOCK_BYTES: u64 = 4096;
@@ -519,8 +521,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let (fs, from, to) = (self.fs.clone(), Handle(from.0), Handle(to.0));
-        // The kernel takes a 32-bit count in the reply; a shorter copy is continued by the caller.
-        let length = length.min(u64::from(u32::MAX & !0xfff));
+        let length = length.min(COPY_BYTES_MAX);
         self.start("copy_file_range", async move {
             match fs.copy_range(from, from_offset, to, to_offset, length).await {
                 Ok(copied) => reply.written(copied as u32),

@@ -23,8 +23,8 @@ impl FileSystem {
     }
 
     /// For fsync(2): what was written to the file, and every change of the namespace that returned before, is on stable
-    /// storage when this returns. With `data_only`, changes that do not matter for reading the data may be missing.
-    pub async fn fsync(&self, handle: Handle, data_only: bool) -> Result<(), FsError> {
+    /// storage when this returns. Data alone (fdatasync) is no cheaper: one log holds everything that a reader needs.
+    pub async fn fsync(&self, handle: Handle, _data_only: bool) -> Result<(), FsError> {
         let open = self.0.handles.file(handle)?;
         let mark = self.0.link.mark();
         let result = open.file.sync().await;
@@ -33,9 +33,6 @@ impl FileSystem {
             return Err(error);
         }
         result?;
-        if data_only && open.flags.write {
-            return Ok(());
-        }
         self.0.link.sync_log_since(mark).await.map_err(|error| error.to_fs("fsync"))
     }
 

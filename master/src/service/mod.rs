@@ -26,6 +26,6 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use master::{Namespace, yield_now};
+pub use master::Namespace;
 pub use run::{Serving, run};
 pub use settings::{Settings, StartError};

@@ -39,6 +39,7 @@ pub async fn run(
     if !cluster_exists {
         initialise(&runtime, &settings, &store).await?;
     }
+    skip_numbers(&runtime, &store).await?;
     let endpoint = runtime.network.bind(settings.listen, credentials).map_err(StartError::Bind)?;
     let local = endpoint.local_address();
     let address = settings.advertise.unwrap_or(local);
@@ -85,6 +86,14 @@ async fn credentials(runtime: &Runtime, settings: &Settings, cluster_exists: boo
     let (machine, data) = (runtime.clone(), settings.data.clone());
     let keys = runtime.blocking(move || identity::load_or_create(&machine, &data, cluster_exists)).await?;
     Ok((keys.credentials, Some(keys.authority)))
+}
+
+/// A power loss may have swallowed the last commands, and with them inode numbers that clients have seen: a late commit
+/// must not find another file under its number. So each start leaves a gap, and serves only once that is stable.
+async fn skip_numbers(runtime: &Runtime, store: &Store<Namespace>) -> Result<(), StartError> {
+    let command = Stamped { at: store.next_time(runtime.wall()), command: Command::SkipNumbers };
+    let (_, index) = store.submit(&command).map_err(failed)?;
+    store.synced(index).await.map_err(failed)
 }
 
 /// The first command of a cluster.

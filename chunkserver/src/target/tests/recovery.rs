@@ -258,20 +258,46 @@ fn a_torn_tail_is_dropped_and_never_served() {
 fn the_remains_of_a_failed_write_are_ignored() {
     with_node(11, |_, node| async move {
         let shards = many();
-        let target = filled(&node, &shards).await;
+        drop(filled(&node, &shards).await);
+        node.crash(Crash::Kill);
+        let target = open(&node.runtime()).await;
+        small(1).put_on(&target, 1, true).await.expect("stored in a new segment");
         let uuid = target.identity().uuid;
         target.close().await.expect("closed");
         drop(target);
         node.crash(Crash::Kill);
-        // A whole, good record behind the end that the next segment tells: a tombstone that was never acknowledged.
+        // Whole, good records behind the ends that the next segments tell: tombstones that were never acknowledged. One end comes from
+        // the writer, the other from a recovery.
         let runtime = node.runtime();
-        let file = runtime.disk.open(&segment_paths(&node)[0], OpenMode::ReadWrite).expect("there");
-        let at = Position { segment: SegmentNumber(1), offset: file.len().expect("known") };
-        let tombstone = Record::Tombstones(vec![shards[0].key()]).encode_head(Stand { uuid, at });
-        file.write_at(&[&tombstone], at.offset).expect("written");
+        let newest = segment_paths(&node).len() as u64;
+        for number in [1, newest - 1] {
+            let path = Path::new(DIRECTORY).join(format!("segments/{number:010}.seg"));
+            let file = runtime.disk.open(&path, OpenMode::ReadWrite).expect("there");
+            let at = Position { segment: SegmentNumber(number), offset: file.len().expect("known") };
+            let tombstones = Record::Tombstones(shards.iter().map(Shard::key).collect()).encode_head(Stand { uuid, at });
+            file.write_at(&[&tombstones], at.offset).expect("written");
+        }
         runtime.disk.remove_file(&index_path()).expect("removed");
         let target = open(&runtime).await;
         assert_eq!(count_readable(&target, &shards).await, 30);
+    });
+}
+
+#[test]
+fn the_holes_of_deleted_shards_survive_a_power_loss() {
+    for_each_seed(10, |seed| {
+        with_node(seed, |world, node| async move {
+            let shards = many();
+            let target = filled(&node, &shards).await;
+            let full = node.disk().used();
+            target.delete(shards.iter().map(Shard::key).step_by(2).collect(), Timestamp::from_nanos(6)).await.expect("deleted");
+            world.sleep(Duration::from_secs(1)).await;
+            node.crash(Crash::PowerLoss);
+            let target = open(&node.runtime()).await;
+            assert_eq!(count_readable(&target, &shards).await, 15);
+            let freed = full.saturating_sub(node.disk().used());
+            assert!(freed > 15 * 20_000 / 2, "{freed} bytes are free again");
+        });
     });
 }
 
