@@ -173,3 +173,55 @@ impl Appender {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::ShardMeta;
+    use super::*;
+    use cairn_common::ids::ChunkId;
+    use cairn_common::scheme::Scheme;
+    use cairn_common::time::Timestamp;
+    use cairn_common::wire::chunkserver::{ShardHeader, ShardKey};
+    use cairn_runtime::disk::OpenMode;
+    use cairn_runtime::sim::block_on_world;
+    use std::path::{Path, PathBuf};
+
+    const UUID: TargetUuid = TargetUuid([3; 16]);
+
+    fn shard(bytes: u32) -> (Record, Bytes) {
+        let key = ShardKey { chunk: ChunkId([1; 32]), scheme: Scheme::copies(0), index: 0 };
+        let header = ShardHeader { key, chunk_bytes: bytes, data_hashes: Vec::new(), parity_hashes: Vec::new() };
+        let meta = ShardMeta { header, blocks: Vec::new(), ticket: Timestamp::EPOCH, payload_bytes: bytes };
+        (Record::Shard(meta), Bytes::from(vec![7; bytes as usize]))
+    }
+
+    #[test]
+    fn after_a_failed_write_records_go_to_a_new_segment_which_tells_the_end() {
+        block_on_world(1, |world| async move {
+            let node = world.node("disk");
+            let disk = node.runtime().disk;
+            disk.create_directory_all(Path::new("/segments")).expect("made");
+            let files = Arc::new(SegmentFiles::new(disk.clone(), PathBuf::from("/segments")));
+            let mut appender = Appender::new(files.clone(), UUID, 1 << 20, Position::default(), SegmentNumber(1));
+            let (small, payload) = shard(100);
+            let good = appender.push(&small, payload.clone()).expect("placed");
+            appender.write().expect("written");
+
+            node.disk().set_capacity(node.disk().used() + 20_000);
+            let (large, large_payload) = shard(100_000);
+            let torn = appender.push(&large, large_payload).expect("placed");
+            assert_eq!((torn.segment, torn.offset), (SegmentNumber(1), good.end()));
+            assert!(matches!(appender.write(), Err(AppendError::NoSpace(_))));
+            assert_eq!(appender.position(), Position { segment: SegmentNumber(1), offset: good.end() });
+
+            node.disk().set_capacity(1 << 30);
+            let next = appender.push(&small, payload).expect("placed");
+            appender.sync().expect("synced");
+            assert_eq!((next.segment, next.offset), (SegmentNumber(2), FIRST_RECORD));
+            let mut page = vec![0; PAGE_BYTES];
+            disk.open(&files.path(SegmentNumber(2)), OpenMode::Read).expect("there").read_exact_at(&mut page, 0).expect("read");
+            let header = SegmentHeader::decode(&page).expect("a header");
+            assert_eq!(header.previous, Position { segment: SegmentNumber(1), offset: good.end() });
+        });
+    }
+}

@@ -195,29 +195,18 @@ impl ChunkWriter {
     /// Puts the shards that are not stored yet. Whether all are now.
     async fn try_to_put(&self, attempt: &mut Attempt, map: &ClusterMap, group: &Group, scheme: Scheme, slots: SlotMask) -> bool {
         let shards = self.encoded(attempt, scheme).await;
-        let holder = |slot: u8| group.slots[usize::from(slot)].holder;
-        let wanted = slots.slots().zip(0..).filter(|(_, index)| shards.layout.is_stored(*index));
-        let wanted: Vec<(TargetId, u8)> = wanted.filter_map(|(slot, index)| holder(slot).map(|target| (target, index))).collect();
-        let is_stored = |(target, index): &(TargetId, u8)| {
-            attempt.stored.iter().any(|stored| stored.target == *target && stored.key == shards.key(*index))
-        };
-        let missing: Vec<(TargetId, u8)> = wanted.into_iter().filter(|place| !is_stored(place)).collect();
-        let spare = usize::from(scheme.parity_shards().max(1));
-        let start = self.runtime.now();
-        let mut running: FuturesUnordered<_> =
-            missing.iter().map(|(target, index)| self.put_shard(&shards, *target, *index, map, attempt.ticket, attempt.sync)).collect();
+        let missing = attempt.missing(&shards, group, slots);
+        let puts = missing.iter().map(|(target, index)| self.put_shard(&shards, *target, *index, map, attempt.ticket, attempt.sync));
+        let mut running: FuturesUnordered<_> = puts.collect();
         let mut unanswered: Vec<TargetId> = missing.iter().map(|(target, _)| *target).collect();
-        let mut give_up_at = None;
+        let mut patience = Patience::new(self.runtime.now(), missing.len(), scheme);
         let mut all = true;
         while !running.is_empty() {
-            if give_up_at.is_none() && running.len() <= spare && running.len() < missing.len() {
-                give_up_at = Some(patience_ends(start, self.runtime.now()));
-            }
-            let patience = give_up_at.map(|moment| self.runtime.clock.sleep_until(moment));
+            let give_up_at = patience.ends(self.runtime.now(), running.len());
             let next = tokio::select! {
                 biased;
                 next = running.next() => next,
-                () = async { match patience { Some(patience) => patience.await, None => std::future::pending().await } } => None,
+                () = self.sleep_until(give_up_at) => None,
             };
             let Some((target, index, result)) = next else { break };
             unanswered.retain(|waiting| *waiting != target);
@@ -238,6 +227,14 @@ impl ChunkWriter {
             tracing::warn!(chunk = ?attempt.hashed.id, %target, "a target takes long to store a shard: the chunk is completed elsewhere");
         }
         all
+    }
+
+    /// Never ready without a moment.
+    async fn sleep_until(&self, moment: Option<Moment>) {
+        match moment {
+            Some(moment) => self.runtime.clock.sleep_until(moment).await,
+            None => std::future::pending().await,
+        }
     }
 
     async fn encoded(&self, attempt: &mut Attempt, scheme: Scheme) -> Arc<ShardSet> {
@@ -308,9 +305,40 @@ struct Attempt {
     sync: bool,
 }
 
-/// When to stop waiting for the last shards: the others have taken until `now`.
-fn patience_ends(start: Moment, now: Moment) -> Moment {
-    now.plus(STRAGGLER_PATIENCE.max(now.since(start)))
+impl Attempt {
+    /// The shards that are not stored where `slots` says, and where that is.
+    fn missing(&self, shards: &ShardSet, group: &Group, slots: SlotMask) -> Vec<(TargetId, u8)> {
+        let places = slots.slots().zip(0..).filter(|(_, index)| shards.layout.is_stored(*index));
+        let places = places.filter_map(|(slot, index)| group.slots[usize::from(slot)].holder.map(|target| (target, index)));
+        let is_stored = |target: TargetId, index: u8| {
+            let key = shards.key(index);
+            self.stored.iter().any(|stored| stored.target == target && stored.key == key)
+        };
+        places.filter(|(target, index)| !is_stored(*target, *index)).collect()
+    }
+}
+
+/// How long the last shards of a put are waited for.
+struct Patience {
+    start: Moment,
+    shards: usize,
+    /// So many may be missing when the others have waited enough.
+    spare: usize,
+    ends: Option<Moment>,
+}
+
+impl Patience {
+    fn new(start: Moment, shards: usize, scheme: Scheme) -> Self {
+        Self { start, shards, spare: usize::from(scheme.parity_shards().max(1)), ends: None }
+    }
+
+    /// When to give up, once it is known: some time after all but a few have answered, longer if those took long, too.
+    fn ends(&mut self, now: Moment, running: usize) -> Option<Moment> {
+        if running <= self.spare && running < self.shards {
+            self.ends.get_or_insert(now.plus(STRAGGLER_PATIENCE.max(now.since(self.start))));
+        }
+        self.ends
+    }
 }
 
 fn standing_after(error: &TargetCallError) -> Standing {

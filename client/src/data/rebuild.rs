@@ -57,47 +57,43 @@ impl ChunkReader {
         // Data shards beyond the chunk's end are known to be zero.
         let needed = usize::from(layout.occupied_data_shards());
         // Short data shards that end before the range are known without asking.
-        let (empty, mut waiting): (Vec<Source>, Vec<Source>) =
+        let (empty, waiting): (Vec<Source>, Vec<Source>) =
             sources.into_iter().partition(|source| layout.stored_bytes(source.shard) <= range.start);
         let mut arrived: Vec<Arrived> = empty.into_iter().map(|source| (source.shard, Bytes::new())).collect();
-        waiting.reverse();
+        let mut waiting = waiting.into_iter().map(|source| self.fetch_source(chunk, source, range.clone()));
         let mut running = FuturesUnordered::new();
-        while running.len() + arrived.len() < needed {
-            let Some(source) = waiting.pop() else { break };
-            running.push(self.fetch_source(chunk, source, range.clone()));
-        }
+        running.extend(waiting.by_ref().take(needed.saturating_sub(arrived.len())));
         let delay = self.fetch.latency.hedge_delay();
         let mut trouble = FetchError::Kind;
-        loop {
-            if arrived.len() >= needed {
-                match self.decode(chunk, &part, &blocks, &arrived, needed).await {
-                    Ok(bytes) => return Ok(bytes),
-                    Err(error) => {
-                        trouble = error;
-                        running.extend(waiting.pop().map(|source| self.fetch_source(chunk, source, range.clone())));
-                    }
-                }
-            }
-            if running.is_empty() {
-                return Err(trouble);
-            }
-            let more = !waiting.is_empty();
-            tokio::select! {
+        while !running.is_empty() {
+            let more = waiting.len() > 0;
+            let answer = tokio::select! {
                 biased;
-                answer = running.next() => match answer {
-                    Some(Ok(source)) => arrived.push(source),
-                    Some(Err(error)) => {
-                        trouble = error;
-                        running.extend(waiting.pop().map(|source| self.fetch_source(chunk, source, range.clone())));
-                    }
-                    None => {}
-                },
+                answer = running.next() => answer,
                 () = self.fetch.runtime.sleep(delay), if more => {
                     self.fetch.counts.hedges.add(1);
-                    running.extend(waiting.pop().map(|source| self.fetch_source(chunk, source, range.clone())));
+                    None
                 }
+            };
+            let decoded = match answer {
+                Some(Ok(source)) => {
+                    arrived.push(source);
+                    if arrived.len() < needed {
+                        continue;
+                    }
+                    self.decode(chunk, &part, &blocks, &arrived, needed).await
+                }
+                Some(Err(error)) => Err(error),
+                // Nobody has answered for long.
+                None => Err(trouble),
+            };
+            match decoded {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => trouble = error,
             }
+            running.extend(waiting.next());
         }
+        Err(trouble)
     }
 
     /// The block hashes of the lost shard: known from before, or from any parity shard.
