@@ -9,7 +9,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -207,7 +207,8 @@ impl DiskFile for RealFile {
 
 fn open_options(mode: OpenMode) -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.read(true);
+    // Keys, names and content of other people's files: for the user who runs the role alone.
+    options.read(true).mode(0o600);
     match mode {
         OpenMode::Read => {}
         OpenMode::ReadWrite => _ = options.write(true),
