@@ -1,7 +1,7 @@
 //! The writing end of a target: gathers records, writes them in one piece, makes them durable, and starts new segments.
 //!
 //! Invariants:
-//! - `next.offset` of the active segment is on a page boundary, and nothing was ever written at or behind it.
+//! - `end` is on a page boundary, and nothing was ever written at or behind it while its segment is open.
 //! - After a failed write nothing more is written to that segment: the next record starts a new one, whose header tells
 //!   where the good records of the old one ended.
 

@@ -53,8 +53,9 @@ const VERIFY_INLINE_BYTES_MAX: usize = 64 << 10;
 const QUEUED_REQUESTS_MAX: usize = 1024;
 /// Keys looked up in one go where blocking is allowed.
 const CHECK_KEYS_AT_ONCE: usize = 512;
-/// Reads of one target that may wait for its disk at once: deep enough for any disk, and a disk that hangs holds no more threads.
-const WAITING_READS_MAX: usize = 64;
+/// Reads of one target that may wait for its disk at once. Half of a role's threads for blocking work: a disk that hangs must
+/// leave some to the others.
+const WAITING_READS_MAX: usize = 8;
 /// Unit of the queue's room, so that its size fits a semaphore.
 const ROOM_UNIT_BYTES: usize = 1024;
 

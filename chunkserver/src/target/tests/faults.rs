@@ -56,7 +56,7 @@ fn a_write_that_finds_no_room_half_way_loses_nothing() {
             }
             // Room for the record, but not for the segment that it needs, too.
             let segments = segment_paths(&node).len();
-            node.disk().set_capacity(node.disk().used() + 65_536 + seed * 200);
+            node.disk().set_capacity(node.disk().used() + 65_536 + seed % 40 * 200);
             let delete = target.delete(vec![shards[0].key()], Timestamp::from_nanos(2));
             // While the writer is busy with the sync, the other two gather in one batch.
             let (_, deleted, stored) = futures_util::join!(target.sync(), delete, shards[10].put_on(&target, 1, true));
