@@ -39,6 +39,8 @@ pub struct Attributes {
     pub btime: Timestamp,
     /// Grows with each change of the inode's attributes, data or (for a directory) entries.
     pub version: u64,
+    /// Whether it has extended attributes: most have none, and then nobody need ask for them one by one.
+    pub has_xattrs: bool,
 }
 
 /// Who asks: decides the owner of what is made.

@@ -106,6 +106,11 @@ fn reply_xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, FsError>) {
     }
 }
 
+/// As listxattr(2) wants them: each name ends with a NUL.
+fn joined(names: Vec<Vec<u8>>) -> Vec<u8> {
+    names.into_iter().flat_map(|name| name.into_iter().chain([0])).collect()
+}
+
 fn name_of(name: &OsStr) -> Vec<u8> {
     name.as_bytes().to_vec()
 }
@@ -467,16 +472,22 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let (ino, name, fs) = (self.ino(ino), name_of(name), self.fs.clone());
+        let ino = self.ino(ino);
+        if let Some(result) = self.fs.try_get_xattr(ino, name.as_bytes()) {
+            return reply_xattr(reply, size, result);
+        }
+        let (name, fs) = (name_of(name), self.fs.clone());
         self.start("getxattr", async move { reply_xattr(reply, size, fs.get_xattr(ino, &name).await) });
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let (ino, fs) = (self.ino(ino), self.fs.clone());
+        let ino = self.ino(ino);
+        if let Some(names) = self.fs.try_list_xattr(ino) {
+            return reply_xattr(reply, size, Ok(joined(names)));
+        }
+        let fs = self.fs.clone();
         self.start("listxattr", async move {
-            // Each name ends with a NUL (listxattr(2)).
-            let names = fs.list_xattr(ino).await.map(|names| names.into_iter().flat_map(|name| name.into_iter().chain([0])).collect());
-            reply_xattr(reply, size, names);
+            reply_xattr(reply, size, fs.list_xattr(ino).await.map(joined));
         });
     }
 

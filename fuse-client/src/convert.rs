@@ -84,27 +84,6 @@ pub fn file_attr(attributes: &Attributes) -> FileAttr {
     }
 }
 
-/// For an entry of which only the type is known.
-pub fn unknown_attr(kind: FileKind) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
-        kind: file_type(kind),
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: PREFERRED_IO_BYTES,
-        flags: 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

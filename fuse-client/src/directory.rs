@@ -1,7 +1,7 @@
 //! Listings: pages of the library into the kernel's buffer, with "." and ".." in front.
 
 use crate::adapter::{GENERATION, cookie_of_offset, offset_of_cookie};
-use crate::convert::{file_attr, file_type, unknown_attr};
+use crate::convert::{file_attr, file_type};
 use crate::errno::errno;
 use cairn_client::{FileSystem, Handle};
 use cairn_common::attributes::DirectoryEntry;
@@ -10,7 +10,7 @@ use cairn_common::ids::{DirCookie, Ino};
 use fuser::{FileType, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 
 /// Entries asked of the library at a time; it prefetches larger pages from the master.
-const PAGE_ENTRIES: usize = 64;
+const PAGE_ENTRIES: usize = 256;
 
 /// Fills a plain listing from `offset` on.
 pub async fn fill(fs: FileSystem, handle: Handle, ino: Ino, offset: u64, mut reply: ReplyDirectory) {
@@ -48,10 +48,10 @@ pub async fn fill_plus(fs: FileSystem, handle: Handle, ino: Ino, offset: u64, mu
         }
     }
     let add = |entry: &DirectoryEntry| {
-        // Without attributes the entry names inode 0: the kernel then lists it and looks it up when somebody asks.
-        let attr = entry.attributes.as_ref().map_or_else(|| unknown_attr(entry.kind), file_attr);
+        // An entry of inode 0 would be no entry to programs.
+        let Some(attributes) = &entry.attributes else { return false };
         let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(&entry.name[..]);
-        reply.add(INodeNo(entry.ino.0), offset_of_cookie(entry.cookie), name, &fs.validity(entry.ino), &attr, GENERATION)
+        reply.add(INodeNo(entry.ino.0), offset_of_cookie(entry.cookie), name, &fs.validity(entry.ino), &file_attr(attributes), GENERATION)
     };
     match pages(&fs, handle, cookie_of_offset(offset), true, add).await {
         Ok(()) => reply.ok(),

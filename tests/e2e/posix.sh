@@ -39,3 +39,22 @@ random_file "$WORK/source" 5000000 copy; cp "$WORK/source" source; cp --reflink=
 df . >/dev/null; [ "$(stat -f -c %S .)" = 4096 ]
 cd /; remount
 same "$WORK/source" "$mount/target"; [ "$(cat "$mount/d/hard")" = hello ]
+
+say "a listing that takes longer than attributes are believed has every entry"
+mkdir "$mount/many"
+python3 - "$mount/many" <<'PY'
+import os, sys, time
+base = sys.argv[1]
+names = {f"f{number}" for number in range(3000)}
+for name in names:
+    os.close(os.open(f"{base}/{name}", os.O_CREAT))
+seen = []
+with os.scandir(base) as entries:
+    for entry in entries:
+        if len(seen) % 700 == 0:
+            time.sleep(1.1)
+        seen.append(entry.name)
+        entry.stat()
+assert len(seen) == len(set(seen)) and set(seen) == names, f"{len(seen)} of {len(names)} entries, {len(names - set(seen))} missing"
+PY
+refuses 5 "not supported" setfattr -n system.posix_acl_access -v x "$mount/many"

@@ -42,7 +42,7 @@ pub struct MetadataCache {
 }
 
 /// Taken before a question is asked; shown when the reply is remembered.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Reading {
     tick: u64,
     /// What the reply says was true at this moment or later.
@@ -98,6 +98,11 @@ impl MetadataCache {
         Some(known.value.clone())
     }
 
+    /// Whether what was asked for then may still be believed.
+    pub fn is_fresh(&self, reading: Reading) -> bool {
+        self.runtime.now() < reading.asked.plus(self.ttl)
+    }
+
     /// How long what is known of an inode will be believed.
     pub fn validity(&self, ino: Ino) -> Duration {
         let now = self.runtime.now();
@@ -111,6 +116,11 @@ impl MetadataCache {
         let known = state.entries.get(&(parent, name.to_vec())).filter(|known| known.expires > now)?;
         self.counts.entry_hits.add(1);
         Some(known.value)
+    }
+
+    /// Whether no change of ours to that inode has begun or ended since: a reply to the question is then not behind what we did.
+    pub fn is_current(&self, reading: Reading, ino: Ino) -> bool {
+        self.state.lock().is_valid(reading, ino)
     }
 
     /// Remembers what a reply said of an inode. Answers with the newest that is known.

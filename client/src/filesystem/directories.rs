@@ -23,8 +23,7 @@ impl FileSystem {
         self.0.handles.remove_directory(handle)
     }
 
-    /// Up to `max` entries after a cookie (0 is the beginning), without `.` and `..`; none at the end. With attributes, most
-    /// entries carry them; those that changed since the page was fetched may come without.
+    /// Up to `max` entries after a cookie (0 is the beginning), without `.` and `..`; none at the end.
     pub async fn read_directory(
         &self,
         handle: Handle,
@@ -33,8 +32,9 @@ impl FileSystem {
         with_attributes: bool,
     ) -> Result<Vec<DirectoryEntry>, FsError> {
         let directory = self.0.handles.directory(handle)?;
+        let mut after = after;
         loop {
-            let page = match directory.page_for(after, with_attributes) {
+            let page = match self.page_at_hand(&directory, after, with_attributes) {
                 Some(page) => page,
                 None => {
                     let page = self.next_page(&directory, after, with_attributes).await?;
@@ -43,52 +43,53 @@ impl FileSystem {
                     page
                 }
             };
-            match page.entries_after(after) {
-                Some(entries) => {
-                    let listed = self.list(entries, max, with_attributes);
-                    self.fetch_ahead(&directory, &page);
-                    return Ok(listed);
-                }
+            let entries = match page.entries_after(after) {
+                Some(entries) => &entries[..entries.len().min(max.max(1))],
                 // An empty page that is not the last one: the master stopped early.
-                None if page.last() > after => {}
+                None if page.last() > after => continue,
                 None => return Err(FsError::Io),
+            };
+            self.fetch_ahead(&directory, &page);
+            let listed = if with_attributes { self.list_with_attributes(&page, entries).await? } else { list_names(entries) };
+            match entries.last() {
+                // All of them were removed since the page was fetched.
+                Some(last) if listed.is_empty() => after = last.cookie,
+                _ => return Ok(listed),
             }
         }
     }
 
-    /// The same without waiting, if the page is at hand.
-    pub fn try_read_directory(
-        &self,
-        handle: Handle,
-        after: DirCookie,
-        max: usize,
-        with_attributes: bool,
-    ) -> Option<Result<Vec<DirectoryEntry>, FsError>> {
-        let directory = match self.0.handles.directory(handle) {
-            Ok(directory) => directory,
-            Err(error) => return Some(Err(error)),
-        };
+    /// The page at hand, if it knows what comes next and, where attributes are wanted, they may still be believed.
+    fn page_at_hand(&self, directory: &DirectoryHandle, after: DirCookie, with_attributes: bool) -> Option<Arc<Page>> {
         let page = directory.page_for(after, with_attributes)?;
-        let listed = self.list(page.entries_after(after)?, max, with_attributes);
-        self.fetch_ahead(&directory, &page);
-        Some(Ok(listed))
+        (!with_attributes || self.0.cache.is_fresh(page.reading)).then_some(page)
     }
 
-    /// Attributes come from the cache, where our own changes since the fetch show.
-    fn list(&self, entries: &[DirectoryEntry], max: usize, with_attributes: bool) -> Vec<DirectoryEntry> {
-        let listed = entries.iter().take(max.max(1));
-        listed
-            .map(|entry| {
-                let attributes = if with_attributes { self.try_attributes(entry.ino) } else { None };
-                DirectoryEntry { attributes, ..entry.clone() }
-            })
-            .collect()
+    /// Attributes are the newest that are known. What we have changed since the page was fetched and do not know is asked for.
+    async fn list_with_attributes(&self, page: &Page, entries: &[DirectoryEntry]) -> Result<Vec<DirectoryEntry>, FsError> {
+        let mut listed = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let known = self.try_attributes(entry.ino).or_else(|| {
+                let fetched = entry.attributes.clone().filter(|_| self.0.cache.is_current(page.reading, entry.ino));
+                fetched.map(|attributes| self.with_own_writes(attributes))
+            });
+            let attributes = match known {
+                Some(attributes) => attributes,
+                None => match self.attributes(entry.ino).await {
+                    Ok(attributes) => attributes,
+                    Err(FsError::NotFound | FsError::Stale) => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            listed.push(DirectoryEntry { attributes: Some(attributes), ..bare(entry) });
+        }
+        Ok(listed)
     }
 
     async fn next_page(&self, directory: &DirectoryHandle, after: DirCookie, with_attributes: bool) -> Result<Arc<Page>, FsError> {
         if let Some(fetch) = directory.take_fetch(after)
             && let Ok(Ok(page)) = fetch.await
-            && (page.with_attributes || !with_attributes)
+            && (!with_attributes || page.with_attributes && self.0.cache.is_fresh(page.reading))
         {
             return Ok(page);
         }
@@ -99,20 +100,20 @@ impl FileSystem {
     pub(super) async fn fetch_page(&self, ino: Ino, after: DirCookie, limit: u32, with_attributes: bool) -> Result<Arc<Page>, FsError> {
         let reading = self.0.cache.reading();
         let request = MasterRequest::ReadDirectory { ino, after, limit, with_attributes };
-        let (mut entries, end) = match self.0.link.ask(request).await {
+        let (entries, end) = match self.0.link.ask(request).await {
             Ok(MasterReply::Directory { entries, end }) => (entries, end),
             Ok(other) => return Err(AskError::unexpected(&other).to_fs("readdir")),
             // Removed while it was open: it lists as empty.
             Err(AskError::Refused(MasterError::Fs(FsError::NotFound | FsError::Stale))) => (Vec::new(), true),
             Err(error) => return Err(error.to_fs("readdir")),
         };
-        for entry in &mut entries {
-            if let Some(attributes) = entry.attributes.take() {
+        for entry in &entries {
+            if let Some(attributes) = &entry.attributes {
                 self.0.cache.learn_entry(reading, ino, &entry.name, Some(entry.ino));
-                self.0.cache.learn(reading, attributes);
+                self.0.cache.learn(reading, attributes.clone());
             }
         }
-        Ok(Arc::new(Page { after, entries, end, with_attributes }))
+        Ok(Arc::new(Page { after, entries, end, with_attributes, reading }))
     }
 
     /// Fetches the page after this one while this one is being read.
@@ -129,4 +130,13 @@ impl FileSystem {
             let _ = sender.send(page);
         });
     }
+}
+
+/// An entry without its attributes.
+fn bare(entry: &DirectoryEntry) -> DirectoryEntry {
+    DirectoryEntry { name: entry.name.clone(), ino: entry.ino, kind: entry.kind, cookie: entry.cookie, attributes: None }
+}
+
+fn list_names(entries: &[DirectoryEntry]) -> Vec<DirectoryEntry> {
+    entries.iter().map(bare).collect()
 }

@@ -3,6 +3,7 @@
 //! POSIX leaves open whether an entry made or removed after opendir is listed; going back to the beginning (rewinddir) must
 //! list anew. So pages are kept per handle, and the beginning is always fetched.
 
+use crate::cache::Reading;
 use cairn_common::attributes::DirectoryEntry;
 use cairn_common::error::FsError;
 use cairn_common::ids::{DirCookie, Ino};
@@ -18,8 +19,9 @@ pub struct Page {
     pub entries: Vec<DirectoryEntry>,
     /// Nothing comes after.
     pub end: bool,
-    /// Attributes were asked for, and are in the cache (not here, for there they are kept fresh).
+    /// Attributes were asked for: the entries have them, as they were when they were asked for.
     pub with_attributes: bool,
+    pub reading: Reading,
 }
 
 impl Page {
@@ -98,6 +100,7 @@ impl DirectoryHandle {
 #[cfg(test)]
 mod tests {
     use super::Page;
+    use crate::cache::Reading;
     use cairn_common::attributes::{DirectoryEntry, FileKind};
     use cairn_common::ids::{DirCookie, Ino};
 
@@ -109,7 +112,13 @@ mod tests {
             cookie: DirCookie(*cookie),
             attributes: None,
         };
-        Page { after: DirCookie(after), entries: cookies.iter().map(entry).collect(), end, with_attributes: false }
+        Page {
+            after: DirCookie(after),
+            entries: cookies.iter().map(entry).collect(),
+            end,
+            with_attributes: false,
+            reading: Reading::default(),
+        }
     }
 
     fn cookies(page: &Page, after: u64) -> Option<Vec<u64>> {

@@ -8,6 +8,23 @@ use cairn_common::limits::{XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use cairn_common::wire::master::{MasterReply, MasterRequest, Mutation, XattrMode};
 
 impl FileSystem {
+    /// The answer, if it is known without asking: most inodes have no extended attributes, and `ls -l` asks for two of each.
+    pub fn try_get_xattr(&self, ino: Ino, name: &[u8]) -> Option<Result<Vec<u8>, FsError>> {
+        match check_xattr_name(name) {
+            Ok(()) => self.has_no_xattrs(ino).then_some(Err(FsError::NoAttribute)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// The same for a listing.
+    pub fn try_list_xattr(&self, ino: Ino) -> Option<Vec<Vec<u8>>> {
+        self.has_no_xattrs(ino).then(Vec::new)
+    }
+
+    fn has_no_xattrs(&self, ino: Ino) -> bool {
+        self.0.cache.attributes(ino).is_some_and(|known| !known.has_xattrs)
+    }
+
     pub async fn get_xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, FsError> {
         check_xattr_name(name)?;
         match self.0.link.ask(MasterRequest::GetXattr { ino, name: name.to_vec() }).await {
@@ -47,8 +64,10 @@ impl FileSystem {
     }
 }
 
+/// `system.` is the kernel's own namespace. Of it, file systems serve POSIX ACLs; to keep one without enforcing it would be a lie.
 fn check_xattr_name(name: &[u8]) -> Result<(), FsError> {
     match name.len() {
+        _ if name.starts_with(b"system.") => Err(FsError::NotSupported),
         0 => Err(FsError::Invalid),
         len if len > XATTR_NAME_BYTES_MAX => Err(FsError::OutOfRange),
         _ => Ok(()),

@@ -173,6 +173,42 @@ fn a_listing_is_complete_and_takes_few_requests() {
 }
 
 #[test]
+fn a_listing_slower_than_the_cache_has_all_entries_and_their_attributes() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world.clone()).await;
+        let files: Vec<Ino> = (0..1500).map(|number| pair.master.make(&format!("f{number}"))).collect();
+        let handle = pair.fs.open_directory(Ino::ROOT).await.expect("the root");
+        let (mut listed, mut after) = (Vec::new(), DirCookie(0));
+        loop {
+            let page = pair.fs.read_directory(handle, after, 200, true).await.expect("a listing");
+            let Some(last) = page.last() else { break };
+            after = last.cookie;
+            assert!(page.iter().all(|entry| entry.attributes.is_some()), "an entry without attributes is none to programs");
+            listed.extend(page.iter().map(|entry| entry.ino));
+            world.sleep(TTL * 2).await;
+        }
+        assert_eq!(listed, files);
+    });
+}
+
+#[test]
+fn what_we_changed_since_a_page_came_is_listed_as_it_is_now() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world.clone()).await;
+        let files: Vec<Ino> = (0..10).map(|number| pair.master.make(&format!("f{number}"))).collect();
+        let handle = pair.fs.open_directory(Ino::ROOT).await.expect("the root");
+        let first = pair.fs.read_directory(handle, DirCookie(0), 1, true).await.expect("a listing");
+        pair.fs.unlink(Ino::ROOT, b"f1").await.expect("it is there");
+        let change = AttributeChange { mode: Some(0o600), ..AttributeChange::default() };
+        pair.fs.set_attributes(files[2], change, None).await.expect("it is there");
+        let rest = pair.fs.read_directory(handle, first[0].cookie, 100, true).await.expect("a listing");
+        let changed = rest.iter().find(|entry| entry.ino == files[2]).and_then(|entry| entry.attributes.clone());
+        assert_eq!(changed.map(|attributes| attributes.mode), Some(0o600));
+        assert!(rest.iter().all(|entry| entry.attributes.is_some()));
+    });
+}
+
+#[test]
 fn looking_up_one_name_after_the_other_reads_the_directory_ahead() {
     block_on_world(1, |world| async move {
         let pair = Pair::new(world.clone()).await;

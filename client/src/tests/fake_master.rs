@@ -76,6 +76,7 @@ pub fn attributes_of(ino: Ino, kind: FileKind) -> Attributes {
         ctime: zero,
         btime: zero,
         version: 1,
+        has_xattrs: false,
     }
 }
 

@@ -142,6 +142,7 @@ impl Inode {
             ctime: self.ctime,
             btime: self.btime,
             version: self.version,
+            has_xattrs: self.xattr_list_bytes > 0,
         }
     }
 }

@@ -228,6 +228,7 @@ fn attributes(ino: Ino, file: &File) -> Attributes {
         ctime: Timestamp::EPOCH,
         btime: Timestamp::EPOCH,
         version: file.version,
+        has_xattrs: false,
     }
 }
 

@@ -52,7 +52,7 @@ impl Model {
             FileKind::Symlink => (names, node.target.len()),
             _ => (names, node.content.len()),
         };
-        Attributes { nlink, size: size as u64, ..node.base.clone() }
+        Attributes { nlink, size: size as u64, has_xattrs: !node.xattrs.is_empty(), ..node.base.clone() }
     }
 
     pub fn mutate(&mut self, now: Timestamp, session: SessionId, holders: &[SessionId], mutation: &Mutation) -> Answer {
@@ -184,6 +184,7 @@ impl Model {
             ctime: self.now,
             btime: self.now,
             version: 0,
+            has_xattrs: false,
         };
         let mut node = Node::new(base, parent);
         node.target = new.symlink_target.clone();
