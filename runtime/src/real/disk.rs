@@ -4,14 +4,16 @@
 //! one here is a loop. Errors name the path and keep the kind of the error below them.
 
 use crate::disk::{Disk, DiskEntry, DiskFile, DiskSpace, OpenMode};
-use rustix::fs::{FallocateFlags, FlockOperation};
+use cairn_common::buffer::{Buffer, PAGE_BYTES};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Most pieces that one `pwritev` takes (Linux UIO_MAXIOV).
 const WRITE_PIECES_MAX: usize = 1024;
@@ -19,6 +21,9 @@ const WRITE_PIECES_MAX: usize = 1024;
 const STAT_BLOCK_BYTES: u64 = 512;
 /// How much is written at once where a hole has to be written as zeros.
 const ZERO_BYTES: usize = 64 << 10;
+/// Writes from this length on go around the page cache, if they are made of whole pages: fresh pages for the cache, and the copy into
+/// them, cost several times the write itself (docs/decisions/2026-11-25-large-writes-are-direct.md).
+const DIRECT_BYTES_MIN: usize = 256 << 10;
 
 /// The machine's file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,7 +32,7 @@ pub struct RealDisk;
 impl Disk for RealDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let file = open_options(mode).open(path).map_err(|error| about("open", path, error))?;
-        Ok(Arc::new(RealFile { file, path: path.to_owned() }))
+        Ok(Arc::new(RealFile { file, path: path.to_owned(), direct: OnceLock::new() }))
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is what Runtime::disk stands on")]
@@ -89,6 +94,8 @@ impl Disk for RealDisk {
 struct RealFile {
     file: File,
     path: PathBuf,
+    /// The same file opened with O_DIRECT, made at the first large write; `None` where the file system or the mode has no such thing.
+    direct: OnceLock<Option<File>>,
 }
 
 impl RealFile {
@@ -96,21 +103,27 @@ impl RealFile {
         about(action, &self.path, error)
     }
 
-    fn write_all_at(&self, mut pieces: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
-        IoSlice::advance_slices(&mut pieces, 0);
-        while !pieces.is_empty() {
-            let batch = &pieces[..pieces.len().min(WRITE_PIECES_MAX)];
-            match rustix::io::pwritev(&self.file, batch, offset) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    offset += written as u64;
-                    IoSlice::advance_slices(&mut pieces, written);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+    /// The descriptor for a write of whole pages, if it is large enough to go around the page cache.
+    fn direct(&self, pieces: &[&[u8]], offset: u64) -> Option<&File> {
+        let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let is_whole_pages = offset.is_multiple_of(PAGE_BYTES as u64) && bytes.is_multiple_of(PAGE_BYTES);
+        if bytes < DIRECT_BYTES_MIN || !is_whole_pages {
+            return None;
         }
-        Ok(())
+        let open = || OpenOptions::new().write(true).custom_flags(OFlags::DIRECT.bits() as i32).open(self.own_path()).ok();
+        self.direct.get_or_init(open).as_ref()
+    }
+
+    /// Names the open file itself, whatever has become of its path.
+    fn own_path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
+    }
+
+    /// Hands whole pages at page boundaries to the device as they are, and copies what lies otherwise.
+    fn write_direct(&self, direct: &File, pieces: &[&[u8]], offset: u64) -> io::Result<()> {
+        let aligned = Aligned::new(pieces);
+        let mut slices: Vec<IoSlice<'_>> = aligned.runs().map(IoSlice::new).collect();
+        write_all_at(direct, &mut slices, offset)
     }
 
     /// What `punch_hole` does on a file system without holes. The range beyond the end reads as zero anyway.
@@ -158,8 +171,15 @@ impl DiskFile for RealFile {
     }
 
     fn write_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()> {
+        if let Some(direct) = self.direct(pieces, offset) {
+            match self.write_direct(direct, pieces, offset) {
+                // Some file systems refuse only here, and some lengths only; the page cache takes everything.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                done => return done.map_err(|error| self.about("write", error)),
+            }
+        }
         let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        self.write_all_at(&mut slices, offset).map_err(|error| self.about("write", error))
+        write_all_at(&self.file, &mut slices, offset).map_err(|error| self.about("write", error))
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -205,6 +225,82 @@ impl DiskFile for RealFile {
     }
 }
 
+fn write_all_at(file: &File, mut pieces: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    IoSlice::advance_slices(&mut pieces, 0);
+    while !pieces.is_empty() {
+        let batch = &pieces[..pieces.len().min(WRITE_PIECES_MAX)];
+        match rustix::io::pwritev(file, batch, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                offset += written as u64;
+                IoSlice::advance_slices(&mut pieces, written);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Pieces arranged for O_DIRECT: runs of whole pages at page boundaries of memory.
+struct Aligned<'a> {
+    runs: Vec<Run<'a>>,
+}
+
+enum Run<'a> {
+    /// As it was given.
+    Whole(&'a [u8]),
+    /// Put together from pieces, or ends of pieces, that were not whole pages.
+    Copied(Buffer),
+}
+
+impl<'a> Aligned<'a> {
+    /// The pieces together are whole pages.
+    fn new(pieces: &[&'a [u8]]) -> Self {
+        let is_aligned = |piece: &[u8]| piece.as_ptr().addr().is_multiple_of(PAGE_BYTES);
+        let mut runs = Vec::with_capacity(pieces.len());
+        let mut odd: Vec<&[u8]> = Vec::new();
+        let mut odd_bytes = 0;
+        for piece in pieces {
+            let (whole, rest) = match odd_bytes {
+                0 if is_aligned(piece) => piece.split_at(piece.len() / PAGE_BYTES * PAGE_BYTES),
+                _ => piece.split_at(0),
+            };
+            if !whole.is_empty() {
+                runs.push(Run::Whole(whole));
+            }
+            odd.push(rest);
+            odd_bytes += rest.len();
+            if odd_bytes.is_multiple_of(PAGE_BYTES) {
+                runs.extend(Run::copy(&odd, odd_bytes));
+                odd.clear();
+                odd_bytes = 0;
+            }
+        }
+        debug_assert_eq!(odd_bytes, 0, "the caller has checked that these are whole pages");
+        Self { runs }
+    }
+
+    fn runs(&self) -> impl Iterator<Item = &[u8]> {
+        self.runs.iter().map(|run| match run {
+            Run::Whole(bytes) => bytes,
+            Run::Copied(buffer) => &buffer[..],
+        })
+    }
+}
+
+impl Run<'_> {
+    fn copy(pieces: &[&[u8]], bytes: usize) -> Option<Self> {
+        let mut buffer = (bytes > 0).then(|| Buffer::with_len(bytes))?;
+        let mut at = 0;
+        for piece in pieces {
+            buffer[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+        }
+        Some(Self::Copied(buffer))
+    }
+}
+
 fn open_options(mode: OpenMode) -> OpenOptions {
     let mut options = OpenOptions::new();
     // Keys, names and content of other people's files: for the user who runs the role alone.
@@ -225,8 +321,9 @@ fn about(action: impl Display, path: &Path, error: io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{RealDisk, WRITE_PIECES_MAX};
+    use super::{DIRECT_BYTES_MIN, RealDisk, WRITE_PIECES_MAX};
     use crate::disk::{Disk, OpenMode};
+    use cairn_common::buffer::{Buffer, PAGE_BYTES};
     use std::io::ErrorKind;
     use std::path::Path;
 
@@ -246,6 +343,30 @@ mod tests {
         assert_eq!(file.read_at(&mut found[..10], 0).unwrap(), 10);
         assert_eq!(found[..10], [0; 10]);
         assert_eq!(file.read_exact_at(&mut [0; 20], file.len().unwrap() - 3).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn large_writes_are_whole_whatever_the_alignment_of_their_pieces() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = RealDisk.open(&directory.path().join("f"), OpenMode::CreateNew).unwrap();
+        file.write_at(&[&[9; 3 * PAGE_BYTES]], 0).unwrap();
+        // Read before, so that the page cache has what the write replaces.
+        file.read_exact_at(&mut [0; 3 * PAGE_BYTES], 0).unwrap();
+        let content: Vec<u8> = (0..2 * DIRECT_BYTES_MIN + PAGE_BYTES).map(|at| (at / 7) as u8).collect();
+        let body = Buffer::copy_of(&content[100..100 + DIRECT_BYTES_MIN]);
+        let pieces: [&[u8]; 5] = [&content[..90], &content[90..100], &body, &[], &content[100 + DIRECT_BYTES_MIN..]];
+        file.write_at(&pieces, PAGE_BYTES as u64).unwrap();
+        // One that begins with whole pages and ends with an odd tail.
+        let whole = Buffer::copy_of(&content[..DIRECT_BYTES_MIN + 50]);
+        let end = PAGE_BYTES + content.len();
+        file.write_at(&[&whole, &content[DIRECT_BYTES_MIN + 50..DIRECT_BYTES_MIN + PAGE_BYTES]], end as u64).unwrap();
+        file.sync_data().unwrap();
+        let mut found = vec![0; end + DIRECT_BYTES_MIN + PAGE_BYTES];
+        file.read_exact_at(&mut found, 0).unwrap();
+        assert!(found[..PAGE_BYTES].iter().all(|byte| *byte == 9));
+        assert!(found[PAGE_BYTES..end] == content[..], "the first write");
+        assert!(found[end..] == content[..DIRECT_BYTES_MIN + PAGE_BYTES], "the second");
+        assert_eq!(file.len().unwrap(), found.len() as u64);
     }
 
     #[test]
