@@ -70,7 +70,8 @@ pub struct TargetSettings {
     pub batch_bytes: usize,
     /// Requests in one batch. 256.
     pub batch_requests: usize,
-    /// How long changes of the index stay in memory alone. 2 s. Longer means a longer replay after a crash.
+    /// How long changes of the index stay in memory alone. 10 s. Shorter syncs more often beside what clients wait for; longer means a
+    /// longer replay after a crash.
     pub flush_interval: Duration,
     /// Changes of the index at which it is flushed at once. 32,768: about 5 MB of memory.
     pub flush_entries: usize,
@@ -89,7 +90,7 @@ impl Default for TargetSettings {
             queue_bytes: 64 * MIB as usize,
             batch_bytes: 16 * MIB as usize,
             batch_requests: 256,
-            flush_interval: Duration::from_secs(2),
+            flush_interval: Duration::from_secs(10),
             flush_entries: 32 << 10,
             index_cache_bytes: 64 * MIB as usize,
             head_cache_bytes: 16 * MIB as usize,
