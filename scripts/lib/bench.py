@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -107,11 +108,14 @@ class Gluster(System):
         subprocess.run(["pkill", "-x", "glusterd"], check=False)
 
 
-def fio(directory, name, **options):
+def fio(directory, name, both=False, **options):
+    """fio's figures of the side that the job exercises, or with `both` the sum of the two sides' IOPS."""
     job = {"directory": directory, "name": name, "output-format": "json", "group_reporting": 1, "fallocate": "none", **options}
     words = [f"--{key}={value}" for key, value in job.items()]
     output = subprocess.run(["fio", *words], check=True, capture_output=True, text=True).stdout
     result = json.loads(output[output.index("{"):])["jobs"][0]
+    if both:
+        return result["read"]["iops"] + result["write"]["iops"]
     side = "read" if "read" in options["rw"] else "write"
     return result[side]
 
@@ -124,6 +128,10 @@ def per_second(count, work):
     started = time.perf_counter()
     work()
     return count / (time.perf_counter() - started)
+
+
+def create_empty(name):
+    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
 
 
 class Bench:
@@ -140,7 +148,10 @@ class Bench:
         yield "sequential write 1 MiB, end_fsync", "MiB/s", megabytes(write)
         self.system.cold()
         yield "sequential read 1 MiB, cold", "MiB/s", megabytes(fio(self.directory, "r", rw="read", **target))
-        yield "sequential read 1 MiB, warm", "MiB/s", megabytes(fio(self.directory, "r", rw="read", **target))
+        # fio drops the kernel's pages of the file before it starts, unless told not to.
+        yield "sequential read 1 MiB, only servers warm", "MiB/s", megabytes(fio(self.directory, "r", rw="read", **target))
+        fio(self.directory, "r", rw="read", invalidate=0, **target)
+        yield "sequential read 1 MiB, warm", "MiB/s", megabytes(fio(self.directory, "r", rw="read", invalidate=0, **target))
 
     def random_read(self):
         target = {"filename": "sequential", "size": f"{self.options.size_mib}m", "bs": "4k", "rw": "randread", "time_based": 1, "runtime": FIO_SECONDS}
@@ -151,6 +162,9 @@ class Bench:
         ]:
             self.system.cold()
             yield row, "IOPS", fio(self.directory, "rr", **target, **extra)["iops"]
+        self.system.cold()
+        mixed = {**target, "rw": "randrw", "rwmixread": 70, "ioengine": "psync"}
+        yield "random 70 % read 30 % write 4 KiB, cold", "IOPS", fio(self.directory, "rrw", both=True, **mixed)
 
     def random_write(self):
         target = {"filename": "random", "size": "256m", "bs": "4k", "rw": "randwrite", "ioengine": "psync"}
@@ -167,14 +181,43 @@ class Bench:
         base, count = self.directory / "meta", self.options.files
         base.mkdir()
         names = [base / f"f{number}" for number in range(count)]
-        yield "create", "files/s", per_second(count, lambda: [os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY)) for name in names])
+        yield "create", "files/s", per_second(count, lambda: [create_empty(name) for name in names])
         self.system.cold()
         yield "stat, cold", "files/s", per_second(count, lambda: [os.stat(name) for name in names])
+        yield "stat, warm", "files/s", per_second(count, lambda: [os.stat(name) for name in names])
         self.system.cold()
         yield "ls -l, cold", "entries/s", per_second(count, lambda: run("ls", "-l", base, stdout=subprocess.DEVNULL))
         renamed = [base / f"r{number}" for number in range(count)]
         yield "rename", "files/s", per_second(count, lambda: [os.rename(old, new) for old, new in zip(names, renamed)])
         yield "unlink", "files/s", per_second(count, lambda: [os.unlink(name) for name in renamed])
+        base.rmdir()
+
+    def metadata_of_four(self):
+        """The same by four processes in one directory."""
+        base, each = self.directory / "meta4", max(self.options.files // 4, 1)
+        base.mkdir()
+
+        def by_four(action):
+            workers = []
+            for worker in range(4):
+                child = os.fork()
+                if child == 0:
+                    try:
+                        for number in range(each):
+                            action(f"{base}/w{worker}-{number}")
+                    except BaseException:
+                        os._exit(1)
+                    os._exit(0)
+                workers.append(child)
+            if any(os.waitpid(worker, 0)[1] for worker in workers):
+                raise RuntimeError("a process of the benchmark failed")
+
+        yield "create, 4 processes", "files/s", per_second(4 * each, lambda: by_four(create_empty))
+        self.system.cold()
+        yield "stat, cold, 4 processes", "files/s", per_second(4 * each, lambda: by_four(os.stat))
+        yield "stat, warm, 4 processes", "files/s", per_second(4 * each, lambda: by_four(os.stat))
+        yield "rename, 4 processes", "files/s", per_second(4 * each, lambda: by_four(lambda name: os.rename(name, name + "r")))
+        yield "unlink, 4 processes", "files/s", per_second(4 * each, lambda: by_four(lambda name: os.unlink(name + "r")))
         base.rmdir()
 
     def small_files(self):
@@ -217,9 +260,47 @@ class Bench:
             yield "untar", "files/s", per_second(count, lambda: (run("tar", "xf", tar_file, "-C", base), os.sync()))
         finally:
             tar_file.unlink()
-            shutil.rmtree(base)
+        self.system.cold()
+        yield "tree walked (find -size), cold", "files/s", per_second(count, lambda: run("find", base, "-size", "+1M"))
+        self.system.cold()
+        yield "tree read (tar c), cold", "files/s", per_second(count, lambda: run("sh", "-c", 'tar cf - -C "$1" . | cat > /dev/null', "sh", base))
+        yield "tree removed (rm -rf)", "files/s", per_second(count, lambda: run("rm", "-rf", base))
 
-    PARTS = {"sequential": sequential, "random_read": random_read, "random_write": random_write, "metadata": metadata, "small_files": small_files, "untar": untar}
+    def git(self):
+        source = Path(tempfile.mkdtemp(prefix="cairn-bench-git-"))
+        base = self.directory / "git"
+        git = ["git", "-c", "user.name=bench", "-c", "user.email=bench@example.org", "-c", "gc.auto=0"]
+        try:
+            for number in range(3000):
+                file = source / f"d{number % 60}" / f"f{number}.c"
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(f"/* {number} */\n" * (number % 200 + 1))
+            run(*git, "-C", source, "init", "-q")
+            run(*git, "-C", source, "add", ".")
+            run(*git, "-C", source, "commit", "-q", "-m", "bench")
+            yield "git clone of 3,000 files", "clones/min", 60 * per_second(1, lambda: run(*git, "clone", "-q", f"file://{source}", base))
+            self.system.cold()
+            status = lambda: run(*git, "-C", base, "status", "--short")
+            yield "git status, cold", "1/s", per_second(1, status)
+            yield "git status, warm", "1/s", per_second(1, status)
+        finally:
+            shutil.rmtree(source)
+            shutil.rmtree(base, ignore_errors=True)
+
+    def sqlite(self):
+        for mode in ("delete", "wal"):
+            file = self.directory / f"bench-{mode}.db"
+            database = sqlite3.connect(file, isolation_level=None)
+            database.execute(f"pragma journal_mode = {mode}")
+            database.execute("pragma synchronous = full")
+            database.execute("create table t (number integer primary key, text text)")
+            insert = lambda number: database.execute("insert into t values (?, ?)", (number, "x" * 100))
+            yield f"sqlite commits, {mode}", "1/s", per_second(200, lambda: [insert(number) for number in range(200)])
+            database.close()
+            file.unlink()
+
+    PARTS = {"sequential": sequential, "random_read": random_read, "random_write": random_write, "metadata": metadata, "metadata_of_four": metadata_of_four, "small_files": small_files,
+             "untar": untar, "git": git, "sqlite": sqlite}
 
 
 def usage(system):
