@@ -17,6 +17,11 @@ const CHUNKSERVER_PORT: u16 = 7450;
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Small segments, so that a short test rolls over and recovers several.
 const SEGMENT_BYTES: u64 = 4 << 20;
+const LOG_SEGMENT_BYTES: u64 = 1 << 20;
+pub const MASTER_DIRECTORY: &str = "/master";
+pub const DATA_DIRECTORY: &str = "/data";
+/// What stands for the certificate of the cluster's authority.
+const AUTHORITY: &[u8] = b"the authority of the simulated world";
 
 /// Master, chunkservers and machines for clients, each a node of the world.
 pub struct SimCluster {
@@ -29,9 +34,7 @@ pub struct SimCluster {
 impl SimCluster {
     /// Starts everything and waits until all slots are held.
     pub async fn start(world: World, scheme: Scheme, chunkservers: usize) -> Self {
-        let master = world.node("master");
-        let nodes = (1..=chunkservers).map(|number| world.node(&format!("chunkserver-{number}"))).collect();
-        let cluster = Self { world, scheme, master, chunkservers: nodes };
+        let cluster = Self::off(world, scheme, chunkservers);
         cluster.start_master().await;
         for number in 0..chunkservers {
             cluster.start_chunkserver(number).await;
@@ -39,48 +42,95 @@ impl SimCluster {
         cluster
     }
 
+    /// The nodes alone: nothing runs yet.
+    pub fn off(world: World, scheme: Scheme, chunkservers: usize) -> Self {
+        let master = world.node("master");
+        let nodes = (1..=chunkservers).map(|number| world.node(&format!("chunkserver-{number}"))).collect();
+        Self { world, scheme, master, chunkservers: nodes }
+    }
+
     fn master_address(&self) -> SocketAddr {
         self.master.address(MASTER_PORT)
     }
 
-    /// Starts the master, or starts it again after a crash.
-    pub async fn start_master(&self) {
-        let runtime = self.master.runtime();
-        let mut settings = cairn_master::service::Settings::new("/master", self.master_address());
+    pub fn master_settings(&self) -> cairn_master::service::Settings {
+        let mut settings = cairn_master::service::Settings::new(MASTER_DIRECTORY, self.master_address());
         settings.identity = Some(credentials(Role::Master, "master"));
         settings.scheme = self.scheme;
         settings.prefix_bits = 4;
-        settings.log_segment_bytes = 1 << 20;
+        settings.log_segment_bytes = LOG_SEGMENT_BYTES;
+        settings
+    }
+
+    pub fn chunkserver_settings(&self, number: usize) -> cairn_chunkserver::service::Settings {
+        cairn_chunkserver::service::Settings {
+            master: self.master_address(),
+            listen: self.chunkservers[number].address(CHUNKSERVER_PORT),
+            data: vec![PathBuf::from(DATA_DIRECTORY)],
+            labels: Default::default(),
+            target: TargetSettings { segment_bytes: SEGMENT_BYTES, reserve_bytes: Some(1 << 20), ..TargetSettings::default() },
+        }
+    }
+
+    pub fn client_settings(&self, name: &str) -> cairn_client::Settings {
+        let mut settings = cairn_client::Settings::new(self.master_address(), credentials(Role::Client, name));
+        settings.description = name.to_owned();
+        settings.write_buffer_bytes = 32 << 20;
+        settings.block_cache_bytes = 8 << 20;
+        settings
+    }
+
+    /// Starts the master, or starts it again after a crash.
+    pub async fn start_master(&self) {
+        let served = self.master_in_new_life(|reason| panic!("the master stopped: {reason}"));
+        served.await.expect("the master starts");
+    }
+
+    /// Starts the master without waiting for it; `ended` is told should it stop.
+    pub fn launch_master(&self, ended: impl FnOnce(String) + Send + 'static) {
+        // Whether it serves is seen by asking it.
+        drop(self.master_in_new_life(ended));
+    }
+
+    fn master_in_new_life(&self, ended: impl FnOnce(String) + Send + 'static) -> oneshot::Receiver<cairn_master::service::Serving> {
+        let (runtime, settings) = (self.master.runtime(), self.master_settings());
         let (ready, served) = oneshot::channel();
         let machine = runtime.clone();
         runtime.spawn("master", async move {
             if let Err(error) = cairn_master::service::run(machine, settings, ready, std::future::pending()).await {
-                panic!("the master stopped: {error}");
+                ended(error.to_string());
             }
         });
-        served.await.expect("the master starts");
+        served
     }
 
     /// Starts a chunkserver, or starts it again after a crash.
     pub async fn start_chunkserver(&self, number: usize) {
-        let node = &self.chunkservers[number];
-        let runtime = node.runtime();
-        let settings = cairn_chunkserver::service::Settings {
-            master: self.master_address(),
-            listen: node.address(CHUNKSERVER_PORT),
-            data: vec![PathBuf::from("/data")],
-            labels: Default::default(),
-            target: TargetSettings { segment_bytes: SEGMENT_BYTES, reserve_bytes: Some(1 << 20), ..TargetSettings::default() },
-        };
-        let credentials = credentials(Role::Chunkserver, node.name());
+        let served = self.chunkserver_in_new_life(number, |reason| panic!("a chunkserver stopped: {reason}"));
+        served.await.expect("the chunkserver starts");
+    }
+
+    /// Starts a chunkserver without waiting for it; `ended` is told should it stop.
+    pub fn launch_chunkserver(&self, number: usize, ended: impl FnOnce(String) + Send + 'static) {
+        // Whether it serves is seen in the map.
+        drop(self.chunkserver_in_new_life(number, ended));
+    }
+
+    fn chunkserver_in_new_life(
+        &self,
+        number: usize,
+        ended: impl FnOnce(String) + Send + 'static,
+    ) -> oneshot::Receiver<cairn_chunkserver::Serving> {
+        let (runtime, settings) = (self.chunkservers[number].runtime(), self.chunkserver_settings(number));
+        let credentials = credentials(Role::Chunkserver, self.chunkservers[number].name());
         let (ready, served) = oneshot::channel();
         let machine = runtime.clone();
         runtime.spawn("chunkserver", async move {
             if let Err(error) = cairn_chunkserver::service::run(machine, settings, credentials, ready, std::future::pending()).await {
-                panic!("a chunkserver stopped: {error}");
+                ended(error.to_string());
             }
         });
-        served.await.expect("the chunkserver starts");
+        served
     }
 
     pub fn crash_master(&self, crash: Crash) {
@@ -94,11 +144,7 @@ impl SimCluster {
     /// A client on a machine of its own.
     pub async fn client(&self, name: &str) -> (Runtime, FileSystem) {
         let runtime = self.world.node(name).runtime();
-        let mut settings = cairn_client::Settings::new(self.master_address(), credentials(Role::Client, name));
-        settings.description = name.to_owned();
-        settings.write_buffer_bytes = 32 << 20;
-        settings.block_cache_bytes = 8 << 20;
-        let fs = FileSystem::connect(runtime.clone(), settings).await.expect("the client connects");
+        let fs = FileSystem::connect(runtime.clone(), self.client_settings(name)).await.expect("the client connects");
         (runtime, fs)
     }
 
@@ -121,5 +167,10 @@ impl SimCluster {
 
 fn credentials(role: Role, name: &str) -> Credentials {
     let identity = Identity { role, name: name.to_owned(), certificate: Vec::new(), private_key: Vec::new() };
-    Credentials { identity: Some(identity), trust: Trust::Authority(b"the authority of the simulated world".to_vec()) }
+    Credentials { identity: Some(identity), trust: trust() }
+}
+
+/// Whom everybody in the simulated world trusts.
+pub fn trust() -> Trust {
+    Trust::Authority(AUTHORITY.to_vec())
 }

@@ -1,11 +1,22 @@
 //! Tests of CairnFS as a whole.
 //!
 //! - [`cluster`]: the real master, chunkservers and clients in one simulated world;
-//! - [`model`]: a file system small enough to be read in one sitting, which says what is right;
-//! - [`workload`]: random operations on both.
+//! - [`simulation`]: a seed's world from its beginning to its end, with everything that breaks in it;
+//! - [`reference`]: what files and names may look like, given what was promised and what broke;
+//! - [`checkers`]: one promise, one file;
+//! - [`crash_points`]: a loss of power at every operation of a disk;
+//! - [`fuzz`]: spoiled bytes for every decoder;
+//! - [`report`]: many seeds, and what became of them (`simulate`);
+//! - [`model`] and [`workload`]: the same in small, for tests that break one thing.
 //!
 //! End-to-end tests on real processes and mounts are in `tests/e2e`, run by `scripts/end-to-end`.
 
+pub mod checkers;
 pub mod cluster;
+pub mod crash_points;
+pub mod fuzz;
 pub mod model;
+pub mod reference;
+pub mod report;
+pub mod simulation;
 pub mod workload;

@@ -4,7 +4,7 @@ use super::image::{Image, RangeSet, pages_of};
 use crate::sim::random::Random;
 
 /// The unit that a device writes whole or not at all.
-const SECTOR_BYTES: u64 = 512;
+pub(super) const SECTOR_BYTES: u64 = 512;
 
 /// Something done to a file since its last sync.
 enum Change {

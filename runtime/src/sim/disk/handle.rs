@@ -195,7 +195,10 @@ impl DiskFile for SimFile {
         let bytes = pieces.concat();
         let about = self.about("write", offset, bytes.len() as u64);
         self.disk.perform(Kind::Change, about, |state, verdict| match verdict {
-            Verdict::Proceeds | Verdict::PowerFails => state.write(self.id, bytes, offset),
+            Verdict::Proceeds | Verdict::PowerFails => {
+                let offset = state.direct(self.id, &self.path, offset);
+                state.write(self.id, bytes, offset)
+            }
             Verdict::Fails if state.has_power => {
                 state.write_beginning(self.id, bytes, offset);
                 Err(Errno::IO.into())

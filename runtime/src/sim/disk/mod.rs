@@ -110,6 +110,17 @@ impl SimDisk {
         self.0.state.lock().schedule_power_loss(count, true);
     }
 
+    /// Takes back a `crash_after` or `power_off_after` that has not happened.
+    pub fn cancel_power_loss(&self) {
+        self.0.state.lock().cancel_power_loss();
+    }
+
+    /// The next write to a file with this extension goes to another place of that file, and is reported as done.
+    pub fn misdirect_next_write(&self, extension: &str) {
+        self.0.trace.add(Event::Fault { text: &format!("the next write to a .{extension} file of node {} goes astray", self.0.node.0) });
+        self.0.state.lock().misdirect_next(extension.to_owned());
+    }
+
     /// Whether the power has failed (by `crash_after`) and no new life has begun.
     pub fn has_crashed(&self) -> bool {
         !self.0.state.lock().has_power

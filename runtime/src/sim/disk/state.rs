@@ -1,7 +1,7 @@
 //! All of a disk behind its lock: names, files, space, locks, and the faults that are due.
 
 use super::DiskFaults;
-use super::file::FileState;
+use super::file::{FileState, SECTOR_BYTES};
 use super::image::PAGE_BYTES;
 use super::names::{FileId, Inode, Names, Place};
 use crate::disk::{DiskEntry, DiskSpace, OpenMode};
@@ -57,6 +57,8 @@ pub(super) struct DiskState {
     random: Random,
     operations: u64,
     planned_loss: Option<PlannedLoss>,
+    /// Extension of the files whose next write goes astray.
+    misdirected: Option<String>,
     /// File to the token of its lock.
     locks: BTreeMap<FileId, u64>,
     next_token: u64,
@@ -75,6 +77,7 @@ impl DiskState {
             random: Random::derive(seed, &format!("disk/{node}")),
             operations: 0,
             planned_loss: None,
+            misdirected: None,
             locks: BTreeMap::new(),
             next_token: 1,
         }
@@ -102,6 +105,25 @@ impl DiskState {
 
     pub(super) fn schedule_power_loss(&mut self, after: u64, takes_node: bool) {
         self.planned_loss = Some(PlannedLoss { at_operation: self.operations + after, takes_node });
+    }
+
+    pub(super) fn cancel_power_loss(&mut self) {
+        self.planned_loss = None;
+    }
+
+    pub(super) fn misdirect_next(&mut self, extension: String) {
+        self.misdirected = Some(extension);
+    }
+
+    /// Where a write really goes: as a rule, where it should.
+    pub(super) fn direct(&mut self, id: FileId, path: &Path, offset: u64) -> u64 {
+        let is_meant = self.misdirected.as_deref().is_some_and(|extension| path.extension().is_some_and(|found| found == extension));
+        let sectors = self.len(id) / SECTOR_BYTES;
+        if !is_meant || sectors == 0 {
+            return offset;
+        }
+        self.misdirected = None;
+        self.random.below(sectors) * SECTOR_BYTES
     }
 
     /// The planned power loss is here. True if the node goes, too.

@@ -149,6 +149,7 @@ impl Net {
         if from == to {
             return Some(delay);
         }
+        delay *= [from, to].iter().filter_map(|node| state.slow.get(node)).max().copied().unwrap_or(1);
         if state.random.chance(faults.reorder) {
             delay += state.random.between(&(Duration::ZERO..=faults.detour));
         }

@@ -89,6 +89,13 @@ impl SimNetwork {
         self.0.state.lock().faults = faults;
     }
 
+    /// Lets every message from and to a node take `factor` times as long; 1 is normal again.
+    pub fn set_slowness(&self, node: &Node, factor: u32) {
+        self.note(&format!("messages of {node:?} take {factor} times as long"));
+        let mut state = self.0.state.lock();
+        if factor > 1 { state.slow.insert(node.id(), factor) } else { state.slow.remove(&node.id()) };
+    }
+
     /// Cuts the link between two nodes, both ways.
     pub fn partition(&self, a: &Node, b: &Node) {
         self.cut(&[(a.id(), b.id()), (b.id(), a.id())]);

@@ -25,6 +25,8 @@ pub(super) const LISTENER: usize = 1;
 pub(super) struct NetworkState {
     pub(super) random: Random,
     pub(super) faults: NetworkFaults,
+    /// Nodes whose messages take so many times longer, both ways.
+    pub(super) slow: BTreeMap<NodeId, u32>,
     /// Directed links that let nothing through.
     pub(super) cut: BTreeSet<(NodeId, NodeId)>,
     /// What waits for a cut link to heal.
@@ -122,6 +124,7 @@ impl NetworkState {
         Self {
             random,
             faults: NetworkFaults::default(),
+            slow: BTreeMap::new(),
             cut: BTreeSet::new(),
             held: Vec::new(),
             ports: BTreeMap::new(),
