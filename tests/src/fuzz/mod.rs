@@ -10,7 +10,7 @@ use cairn_chunkserver::segment::record::{Record as SegmentRecord, RecordShape};
 use cairn_common::codec::decode;
 use cairn_common::hash_tree;
 use cairn_common::map::ClusterMap;
-use cairn_common::wire::chunkserver::{ChunkserverAnswer, ChunkserverRequest, ShardHeader, ShardProof};
+use cairn_common::wire::chunkserver::{ChunkserverAnswer, ChunkserverRequest, ShardProof};
 use cairn_common::wire::master::{MasterAnswer, MasterRequest};
 use cairn_master::keys::{self, Record};
 use cairn_master::state::Stamped;
@@ -42,7 +42,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     FuzzTarget { name: "proofs of shards", examples: examples::proofs, decode: proof },
     FuzzTarget { name: "commands of the log", examples: examples::commands, decode: |bytes| drop(decode::<Stamped>("", bytes)) },
     FuzzTarget { name: "rows of the tables", examples: examples::rows, decode: row },
-    FuzzTarget { name: "heads of segments", examples: examples::segment_headers, decode: |bytes| drop(SegmentHeader::decode(bytes).is_ok()) },
+    FuzzTarget { name: "heads of segments", examples: examples::segment_headers, decode: |bytes| _ = SegmentHeader::decode(bytes) },
     FuzzTarget { name: "records of segments", examples: examples::segment_records, decode: segment_record },
     FuzzTarget { name: "join tokens", examples: examples::tokens, decode: token },
     FuzzTarget { name: "names in certificates", examples: examples::certificates, decode: |bytes| drop(names::member(bytes)) },
@@ -51,13 +51,10 @@ pub const TARGETS: &[FuzzTarget] = &[
 /// A put is decoded and then checked, as its server does before it believes anything.
 fn chunkserver_request(bytes: &[u8]) {
     if let Ok(ChunkserverRequest::Put { header, data_blocks, .. }) = decode::<ChunkserverRequest>("", bytes) {
-        drop(check_header(&header));
+        // Any answer is good.
+        let _ = hash_tree::verify_header(&header).is_ok();
         drop(data_blocks);
     }
-}
-
-fn check_header(header: &ShardHeader) -> bool {
-    hash_tree::verify_header(header).is_ok()
 }
 
 fn proof(bytes: &[u8]) {
@@ -77,7 +74,7 @@ fn row(bytes: &[u8]) {
         |key| keys::parse_dead_chunk(key).is_ok(),
         |key| keys::parse_result(key).is_ok(),
     ];
-    parsers.iter().for_each(|parse| drop(parse(bytes)));
+    parsers.iter().for_each(|parse| _ = parse(bytes));
     let decoders: [fn(&[u8]) -> bool; 13] = [
         is_row::<Inode>,
         is_row::<Dentry>,
@@ -93,7 +90,7 @@ fn row(bytes: &[u8]) {
         is_row::<ClusterRecord>,
         is_row::<Counters>,
     ];
-    decoders.iter().for_each(|decode| drop(decode(bytes)));
+    decoders.iter().for_each(|decode| _ = decode(bytes));
 }
 
 fn is_row<R: Record>(bytes: &[u8]) -> bool {

@@ -22,6 +22,8 @@ const READ_BYTES: usize = 1 << 20;
 /// Contents that are written again and again, so that their chunks die and come back.
 const COMMON_CONTENTS: u64 = 3;
 const COMMON_BYTES: u64 = 90_000;
+/// Operations in one workplace, however long the storm lasts.
+const STEPS_MAX: usize = 300;
 const FILE_NAMES: [&str; 8] = ["a", "b", "c", "d", "x/a", "x/b", "y/a", "y/b"];
 const DIRECTORY_NAMES: [&str; 3] = ["x", "y", "x/z"];
 
@@ -110,7 +112,10 @@ struct Open {
 
 impl Worker<'_> {
     async fn work(&self) {
-        for step in 0..self.steps() {
+        let mut step = 0;
+        while step < self.steps() || (self.is_stormy() && step < STEPS_MAX) {
+            step += 1;
+            self.ponder().await;
             let operation = self.draw();
             self.shared.count_operation(operation.name());
             self.shared.world.note(&format!("client {} in place {} begins {}: {}", self.number, self.place, step, operation.name()));
@@ -134,6 +139,21 @@ impl Worker<'_> {
             }
         }
         self.shared.history().finished[self.number] = true;
+    }
+
+    /// Programs do other things, too.
+    async fn ponder(&self) {
+        let pause = match self.dice.below(20) {
+            0..8 => return,
+            8..17 => self.dice.millis(0, 60),
+            17..19 => self.dice.millis(60, 500),
+            _ => self.dice.millis(500, 2_500),
+        };
+        self.runtime.sleep(pause).await;
+    }
+
+    fn is_stormy(&self) -> bool {
+        self.shared.history().is_stormy
     }
 
     fn steps(&self) -> usize {
@@ -196,7 +216,7 @@ impl Worker<'_> {
             84..85 => Operation::Symlink,
             85..87 => Operation::List,
             87..93 => Operation::Baton,
-            93..96 if patient => Operation::Nap,
+            93..96 if patient && !self.shared.history().is_healed => Operation::Nap,
             _ => Operation::Recreate,
         }
     }

@@ -29,6 +29,11 @@ impl Workplace {
         self.files.values_mut().for_each(FileModel::abandoned);
     }
 
+    /// Data that was never closed was sent by itself, which no promise of durability follows from.
+    pub fn written_back(&mut self) {
+        self.files.values_mut().for_each(|file| file.flushed(u64::MAX));
+    }
+
     fn master_lost_power(&mut self, since: u64) {
         self.names.freeze(Some(since));
         self.files.values_mut().for_each(|file| file.master_lost_power(since));
@@ -76,6 +81,8 @@ pub struct History {
     pub finished: Vec<bool>,
     /// Operations may fail now.
     pub failures_excused: bool,
+    /// Things still break: clients go on until it is over.
+    pub is_stormy: bool,
     /// Nothing breaks any more: everything must work.
     pub is_healed: bool,
 }
@@ -103,6 +110,7 @@ impl Shared {
             faults: Counts::new(),
             finished: vec![false; plan.clients],
             failures_excused: plan.mood >= Mood::Severe,
+            is_stormy: true,
             is_healed: false,
         };
         Self { world, plan, history: Mutex::new(history), baton_turn: tokio::sync::Mutex::new(()) }

@@ -13,9 +13,10 @@ pub mod weather;
 
 use crate::checkers::{Violation, check_all};
 use crate::cluster::SimCluster;
+use cairn_client::FileSystem;
 use cairn_common::limits::DELETION_GRACE;
 use cairn_runtime::sim::{NetworkFaults, World};
-use history::{Counts, Shared};
+use history::{Counts, Shared, Workplace};
 use inspection::Findings;
 use machines::Machines;
 use plan::{Mood, Plan};
@@ -27,6 +28,9 @@ use weather::Weather;
 const WORK_LIMIT: Duration = Duration::from_secs(3 * 3600);
 /// ... and after everything was healed.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(300);
+/// Written data is with the cluster after this time even if nobody asks: its age, and that of its commit, with some room.
+const WRITTEN_BACK_AFTER: Duration = Duration::from_secs(10);
+const CONNECT_TRIES: usize = 12;
 const POLL: Duration = Duration::from_millis(50);
 
 /// What became of a world.
@@ -90,19 +94,23 @@ async fn story(shared: Arc<Shared>) -> Findings {
 /// First trouble and safety, then health and progress, then a look at everything.
 async fn act(machines: &Machines, findings: &mut Findings) {
     let shared = &machines.shared;
-    let weather = Weather::new(machines);
-    weather.rage().await;
+    Weather::new(machines).rage().await;
+    shared.history().is_stormy = false;
     wait_for_clients(shared, WORK_LIMIT, "while things broke").await;
     heal(machines).await;
-    shared.history().is_healed = true;
-    shared.history().finished.fill(false);
-    wait_for_clients(shared, PROGRESS_LIMIT, "although everything was healed").await;
+    if !work_again(shared).await {
+        return;
+    }
+    // By now even what nobody has closed is with the cluster.
+    shared.world.sleep(WRITTEN_BACK_AFTER).await;
+    shared.history().workplaces.iter_mut().for_each(Workplace::written_back);
     if findings.is_collected {
         shared.world.sleep(DELETION_GRACE + DELETION_GRACE / 5).await;
     }
-    let (_, observer) = machines.cluster.client("observer").await;
-    findings.look_through(shared, &observer).await;
-    let _ = observer.shutdown().await;
+    if let Some(observer) = connect(machines, "observer").await {
+        findings.look_through(shared, &observer).await;
+        let _ = observer.shutdown().await;
+    }
 }
 
 async fn heal(machines: &Machines) {
@@ -118,18 +126,45 @@ async fn heal(machines: &Machines) {
         world.sleep(Duration::from_secs(1)).await;
         machines.release_all();
     }
-    let (_, observer) = machines.cluster.client("healer").await;
-    machines.cluster.wait_until_whole(&observer).await;
-    let _ = observer.shutdown().await;
-    shared.history().failures_excused = false;
+    if let Some(observer) = connect(machines, "healer").await {
+        machines.cluster.wait_until_whole(&observer).await;
+        let _ = observer.shutdown().await;
+    }
 }
 
-async fn wait_for_clients(shared: &Shared, limit: Duration, when: &str) {
+/// Everybody does a little more, and everything has to work.
+async fn work_again(shared: &Shared) -> bool {
+    {
+        let mut history = shared.history();
+        history.failures_excused = false;
+        history.is_healed = true;
+        history.finished.fill(false);
+    }
+    wait_for_clients(shared, PROGRESS_LIMIT, "although everything was healed").await
+}
+
+/// A client of those who look at the world from outside.
+async fn connect(machines: &Machines, name: &str) -> Option<FileSystem> {
+    let runtime = machines.cluster.world.node(name).runtime();
+    for _ in 0..CONNECT_TRIES {
+        let settings = machines.cluster.client_settings(name);
+        if let Ok(fs) = FileSystem::connect(runtime.clone(), settings).await {
+            return Some(fs);
+        }
+    }
+    machines.shared.violation("no client can connect, although everything was healed".to_owned());
+    None
+}
+
+/// Whether they have got it done.
+async fn wait_for_clients(shared: &Shared, limit: Duration, when: &str) -> bool {
     let deadline = shared.world.now().plus(limit);
     while !shared.history().finished.iter().all(|finished| *finished) {
         if shared.world.now() > deadline {
-            return shared.violation(format!("the clients did not get their work done within {limit:?} {when}"));
+            shared.violation(format!("the clients did not get their work done within {limit:?} {when}"));
+            return false;
         }
         shared.world.sleep(POLL).await;
     }
+    true
 }

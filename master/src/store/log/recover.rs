@@ -20,6 +20,9 @@ use cairn_runtime::disk::{Disk, OpenMode};
 use std::io;
 use std::path::Path;
 
+/// How much of a segment is written again at once.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// What is called with each command to replay.
 pub type Replay<'r> = &'r mut dyn FnMut(LogIndex, &[u8]) -> Result<(), StoreError>;
 
@@ -39,7 +42,7 @@ pub fn recover(disk: &dyn Disk, directory: &Path, applied: LogIndex, replay: Rep
     let start = segments.iter().rposition(|first| *first <= applied.next()).unwrap_or(0);
     remove(disk, directory, segments.drain(..start))?;
     // What a mere crash of the process left is replayed, and may be in the tables soon: a power failure must not lose it then.
-    sync(disk, directory, &segments)?;
+    make_durable(disk, directory, &segments)?;
     let mut walk = Walk { disk, directory, applied, replay, next: segments.first().copied().unwrap_or(applied.next()) };
     if walk.next > applied.next() {
         let (found, wanted) = (walk.next, applied.next());
@@ -88,6 +91,18 @@ fn read_whole(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
+}
+
+fn write_again(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let file = disk.open(path, OpenMode::ReadWrite)?;
+    let len = file.len()?;
+    let mut piece = vec![0; PIECE_BYTES];
+    for offset in (0..len).step_by(PIECE_BYTES) {
+        let piece = &mut piece[..PIECE_BYTES.min((len - offset) as usize)];
+        file.read_exact_at(piece, offset)?;
+        file.write_at(&[piece], offset)?;
+    }
+    file.sync_data()
 }
 
 struct Walk<'a> {
@@ -139,11 +154,12 @@ fn remove(disk: &dyn Disk, directory: &Path, segments: impl Iterator<Item = LogI
     Ok(())
 }
 
-fn sync(disk: &dyn Disk, directory: &Path, segments: &[LogIndex]) -> Result<(), StoreError> {
+/// Makes everything that the segments show survive a loss of power. A sync alone would not do: if one has failed before the start, the kernel
+/// shows pages that never reached the disk and believes that they have, so they are written again.
+fn make_durable(disk: &dyn Disk, directory: &Path, segments: &[LogIndex]) -> Result<(), StoreError> {
     for first in segments {
         let path = segment_path(directory, *first);
-        let synced = disk.open(&path, OpenMode::ReadWrite).and_then(|file| file.sync_data());
-        synced.map_err(|error| disk_error("sync", &path, &error))?;
+        write_again(disk, &path).map_err(|error| disk_error("write again", &path, &error))?;
     }
     disk.sync_directory(directory).map_err(|error| disk_error("sync", directory, &error))
 }
