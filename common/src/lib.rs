@@ -13,6 +13,7 @@ pub mod ids;
 pub mod limits;
 pub mod map;
 pub mod placement;
+pub mod planted;
 pub mod scheme;
 pub mod time;
 pub mod wire;

@@ -1,5 +1,6 @@
 //! Many seeds on several threads, and a summary that says what was done, what broke, and how to see a failure again.
 
+use crate::crash_points::{Report, chunkserver, master};
 use crate::simulation::history::Counts;
 use crate::simulation::plan::Mood;
 use crate::simulation::{Outcome, live_through};
@@ -21,6 +22,9 @@ pub struct Arguments {
     limit: Option<Duration>,
     jobs: usize,
     detail: Detail,
+    until_failure: bool,
+    /// Instead of whole worlds: crash points, of each seed.
+    crash_points: bool,
 }
 
 /// What to tell of a single world.
@@ -31,12 +35,13 @@ enum Detail {
     Events,
 }
 
-const USAGE: &str = "usage: simulate (--seed N [--trace | --events] | --seeds A..B | --minutes N [--from N]) [--jobs N]";
+const USAGE: &str =
+    "usage: simulate (--seed N [--trace | --events] | --seeds A..B [--crash-points] | --minutes N [--from N]) [--until-failure] [--jobs N]";
 
 impl Arguments {
     /// Reads a command line.
     pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut parsed = Self { seeds: 0..0, limit: None, jobs: 1, detail: Detail::Outcome };
+        let mut parsed = Self { seeds: 0..0, limit: None, jobs: 1, detail: Detail::Outcome, until_failure: false, crash_points: false };
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value; {USAGE}"));
@@ -56,6 +61,8 @@ impl Arguments {
                 }
                 "--from" => parsed.seeds.start = number(&value()?)?,
                 "--jobs" => parsed.jobs = number(&value()?)?.clamp(1, 256) as usize,
+                "--until-failure" => parsed.until_failure = true,
+                "--crash-points" => parsed.crash_points = true,
                 "--trace" => parsed.detail = Detail::Story,
                 "--events" => parsed.detail = Detail::Events,
                 _ => return Err(format!("what is {argument:?}? {USAGE}")),
@@ -101,7 +108,12 @@ impl Summary {
 
     fn print(&self, elapsed: Duration) {
         let per_minute = self.worlds as f64 * 60.0 / elapsed.as_secs_f64().max(0.001);
-        println!("{} worlds in {:.1} s ({per_minute:.0} per minute), {:.1} h of virtual time", self.worlds, elapsed.as_secs_f64(), hours(self.virtual_time));
+        println!(
+            "{} worlds in {:.1} s ({per_minute:.0} per minute), {:.1} h of virtual time",
+            self.worlds,
+            elapsed.as_secs_f64(),
+            hours(self.virtual_time)
+        );
         println!("moods: {:?}", self.moods);
         print_counts("operations", &self.operations);
         print_counts("faults", &self.faults);
@@ -142,12 +154,16 @@ fn attempt(seed: u64, with_trace: bool) -> Result<Outcome, String> {
 
 /// Runs what was asked for and prints what came of it.
 pub fn run(arguments: &Arguments) -> ExitCode {
+    if arguments.crash_points {
+        return run_crash_points(arguments);
+    }
     let began = real_now();
     let summary = Mutex::new(Summary::default());
     let next = Mutex::new(arguments.seeds.clone());
     let work = || {
         loop {
-            let is_late = arguments.limit.is_some_and(|limit| began.elapsed() > limit);
+            let is_done = arguments.until_failure && !summary.lock().expect("no panic while it is held").failures.is_empty();
+            let is_late = is_done || arguments.limit.is_some_and(|limit| began.elapsed() > limit);
             let Some(seed) = next.lock().expect("no panic while it is held").next().filter(|_| !is_late) else { return };
             let result = attempt(seed, arguments.detail != Detail::Outcome);
             tell(&result, arguments.detail);
@@ -162,6 +178,19 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let summary = summary.into_inner().expect("no panic while it is held");
     summary.print(began.elapsed());
     if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Cuts the power at every operation of a disk, in worlds of each seed.
+fn run_crash_points(arguments: &Arguments) -> ExitCode {
+    let mut is_good = true;
+    for (name, enumerate) in [("master", master::enumerate as fn(Range<u64>, u64) -> Report), ("chunkserver", chunkserver::enumerate)] {
+        let attempted = catch_unwind(AssertUnwindSafe(|| enumerate(arguments.seeds.clone(), 1)));
+        let report = attempted.unwrap_or_else(|_| Report { violations: vec!["it panicked".to_owned()], ..Report::default() });
+        println!("{name}: {report}");
+        report.violations.iter().take(5).for_each(|text| println!("    {}", shortened(text)));
+        is_good &= report.violations.is_empty();
+    }
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The time of whoever waits for the summary, not of any world.

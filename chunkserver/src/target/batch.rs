@@ -12,6 +12,7 @@ use crate::segment::record::{ENTRIES_MAX, KeyTicket, Record, ShardMeta};
 use crate::segment::{Place, Position, SegmentNumber};
 use bytes::Bytes;
 use cairn_common::ids::Hash;
+use cairn_common::planted::{Bug, is_planted};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::{ChunkserverError, ShardHeader, ShardKey};
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,7 +100,9 @@ impl WriteState {
 
     /// Makes all records and holes durable and sets the index apart for a flush. Blocks.
     pub fn prepare_flush(&mut self, core: &Core) -> Result<Flush, AppendError> {
-        self.appender.sync()?;
+        if !is_planted(Bug::IndexAheadOfSegments) {
+            self.appender.sync()?;
+        }
         self.punch(core);
         for segment in std::mem::take(&mut self.punched) {
             match core.files.open(segment).and_then(|file| file.sync_data()) {
@@ -240,7 +243,7 @@ impl Batch<'_> {
             return Ok(());
         }
         self.room -= record_bytes;
-        self.must_sync |= sync;
+        self.must_sync |= sync && !is_planted(Bug::PutSyncIgnored);
         let place = self.push(&record, body)?;
         let entry = Entry { place, chunk_bytes, ticket, ticket_segment: place.segment };
         let hole = existing.map(|entry| entry.place);
@@ -255,7 +258,7 @@ impl Batch<'_> {
         for keys in keys.chunks(ENTRIES_MAX) {
             let mut victims = BTreeMap::new();
             for key in keys {
-                if let Some(entry) = self.find(key)?.filter(|entry| entry.ticket < put_before) {
+                if let Some(entry) = self.find(key)?.filter(|entry| entry.ticket < put_before || is_planted(Bug::TicketIgnoredByDelete)) {
                     victims.insert(*key, entry);
                 }
             }
@@ -264,7 +267,7 @@ impl Batch<'_> {
             }
             let place = self.push(&Record::Tombstones(victims.keys().copied().collect()), Bytes::new())?;
             shards += victims.len() as u32;
-            self.must_sync = true;
+            self.must_sync |= !is_planted(Bug::TombstoneNotSynced);
             for (key, entry) in victims {
                 let change = Change { key, old: Some(entry), new: None };
                 self.plan(Planned { at: place.position(), change, hole: Some(entry.place) });
@@ -283,7 +286,7 @@ impl Batch<'_> {
 
     /// Whether a shard that is there will do for one that is put again. One of this batch will.
     fn is_sound(&self, key: &ShardKey, entry: &Entry) -> bool {
-        if self.view.contains_key(key) {
+        if self.view.contains_key(key) || is_planted(Bug::DamagedShardKept) {
             return true;
         }
         let reader = Reader { core: self.core, wait: Wait::Allowed };

@@ -28,6 +28,7 @@ use crate::segment::record::{KeyTicket, Record, ShardMeta};
 use crate::segment::scan::{Found, Scan};
 use crate::segment::{PAGE_BYTES, Place, Position, SegmentNumber, TargetUuid};
 use cairn_common::buffer::Buffer;
+use cairn_common::planted::{Bug, is_planted};
 use cairn_common::wire::chunkserver::ShardKey;
 use cairn_runtime::disk::{Disk, DiskFile};
 use std::collections::{BTreeMap, BTreeSet};
@@ -250,7 +251,11 @@ impl Replay<'_> {
 
     fn record(&mut self, record: Record, place: Place, stretch: &Stretch) -> Result<(), IndexError> {
         match record {
-            Record::Shard(meta) if stretch.is_synced || payload_is_sound(&stretch.file, &meta, &place) => self.shard(&meta, place),
+            Record::Shard(meta)
+                if stretch.is_synced || is_planted(Bug::TornShardKept) || payload_is_sound(&stretch.file, &meta, &place) =>
+            {
+                self.shard(&meta, place)
+            }
             Record::Shard(_) => {
                 self.torn_shards += 1;
                 self.holes.push(place);
@@ -279,6 +284,9 @@ impl Replay<'_> {
     }
 
     fn tombstone(&mut self, key: &ShardKey) -> Result<(), IndexError> {
+        if is_planted(Bug::TombstoneNotReplayed) {
+            return Ok(());
+        }
         let Some(old) = self.index.find(key)? else { return Ok(()) };
         self.holes.push(old.place);
         self.index.apply([Change { key: *key, old: Some(old), new: None }]);

@@ -14,6 +14,7 @@ use cairn_common::extent::{ChunkInfo, Extent, NewChunk, SlotMask};
 use cairn_common::ids::{Incarnation, PoolId, TargetId};
 use cairn_common::limits::{COPIES_BELOW_BYTES, MIB};
 use cairn_common::map::{ClusterMap, Group};
+use cairn_common::planted::{Bug, is_planted};
 use cairn_common::scheme::Scheme;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::{ChunkserverError, ChunkserverReply, ChunkserverRequest, ShardKey};
@@ -149,6 +150,7 @@ impl ChunkWriter {
             let wait = match choose(pool_scheme, &standings, attempt.hashed.id, len) {
                 Choice::Put { scheme, slots } => {
                     if self.try_to_put(&mut attempt, &map, group, scheme, slots).await {
+                        let slots = if is_planted(Bug::SlotMaskLost) { SlotMask::from_slots(0..scheme.shards()) } else { slots };
                         let info = ChunkInfo { id: attempt.hashed.id, bytes: len as u32, pool, scheme, slots };
                         let usual = if len < COPIES_BELOW_BYTES { Scheme::copies(pool_scheme.parity_shards()) } else { pool_scheme };
                         return Ok(self.finish(attempt, offset, &map, info, scheme != usual));
@@ -220,6 +222,9 @@ impl ChunkWriter {
             }
         }
         drop(running);
+        if is_planted(Bug::PutWithoutSpares) && attempt.stored.len() >= usize::from(scheme.data_shards()) {
+            return true;
+        }
         for target in unanswered {
             all = false;
             attempt.refusals.insert(target, Standing::Away);

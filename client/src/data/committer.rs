@@ -15,6 +15,7 @@ use cairn_common::error::FsError;
 use cairn_common::extent::NewChunk;
 use cairn_common::ids::{ChunkId, Ino};
 use cairn_common::limits::COMMIT_EXTENTS_MAX;
+use cairn_common::planted::{Bug, is_planted};
 use cairn_common::wire::master::FileCommit;
 use cairn_runtime::clock::Moment;
 use futures_util::future::join_all;
@@ -203,7 +204,7 @@ async fn commit(core: &Arc<Core>, mut batch: Vec<FileBatch>, durable: bool) {
             return finish(core, batch, Vec::new(), durable);
         }
         let answered = core.commit_count.answered();
-        match core.metadata.commit(files, chunks, durable).await {
+        match core.metadata.commit(files, chunks, durable && !is_planted(Bug::CommitNotDurable)).await {
             Ok(results) => {
                 core.counts.commits.add(1);
                 if durable {

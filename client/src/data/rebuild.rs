@@ -13,6 +13,7 @@ use cairn_common::erasure;
 use cairn_common::extent::ChunkInfo;
 use cairn_common::ids::{Hash, TargetId};
 use cairn_common::limits::BLOCK_BYTES;
+use cairn_common::planted::{Bug, is_planted};
 use cairn_common::scheme::ChunkLayout;
 use cairn_runtime::task::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -145,7 +146,10 @@ impl ChunkReader {
             let layout = chunk.scheme.layout(chunk.bytes);
             let (wanted, range) = (part.index, source_range(layout, &part.range));
             let work = move || {
-                let sources: Vec<(u8, &[u8])> = sources.iter().map(|(shard, bytes)| (*shard, bytes.as_ref())).collect();
+                let mut sources: Vec<(u8, &[u8])> = sources.iter().map(|(shard, bytes)| (*shard, bytes.as_ref())).collect();
+                if is_planted(Bug::WrongSurvivors) && sources.len() > 1 {
+                    (sources[0].0, sources[1].0) = (sources[1].0, sources[0].0);
+                }
                 erasure::rebuild(layout, wanted, range.start, range.len() as u32, &sources)
             };
             match compute(&self.fetch.runtime, part.range.len() * needed, work).await {

@@ -7,6 +7,7 @@ use super::lookup::check_name;
 use super::start::FileSystem;
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
+use cairn_common::planted::{Bug, is_planted};
 use cairn_common::wire::master::{Mutation, RenameMode};
 
 impl FileSystem {
@@ -42,6 +43,7 @@ impl FileSystem {
     async fn flush_before_rename(&self, moved: Option<Ino>) {
         if let Some(ino) = moved
             && self.0.data.has_dirty()
+            && !is_planted(Bug::RenameBeforeContent)
         {
             let file = self.0.data.file(ino);
             if file.has_dirty() {

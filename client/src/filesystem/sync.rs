@@ -4,6 +4,7 @@ use super::start::FileSystem;
 use super::types::Handle;
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
+use cairn_common::planted::{Bug, is_planted};
 use std::sync::atomic::Ordering;
 
 impl FileSystem {
@@ -14,6 +15,9 @@ impl FileSystem {
         let mut result = Ok(());
         if self.needs_flush(handle) {
             result = open.file.flush().await;
+            if is_planted(Bug::FlushErrorSwallowed) {
+                return Ok(());
+            }
             open.has_written.store(open.file.has_dirty(), Ordering::Relaxed);
         }
         match open.file.take_error(&open.descriptor) {

@@ -24,6 +24,7 @@ use crate::store::tables::{Reader, StoreError, Table};
 use cairn_common::ids::{Incarnation, Ino, MapEpoch, PoolId, ServerId, TargetId};
 use cairn_common::map::{Group, Slot, TargetState};
 use cairn_common::placement::{PlacementTarget, place as compute_placement};
+use cairn_common::planted::{Bug, is_planted};
 use cairn_common::wire::master::{MasterError, TargetAnnouncement};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -74,6 +75,9 @@ const NUMBERS_SKIPPED: u64 = 1 << 20;
 /// `Command::SkipNumbers`
 pub fn skip_numbers(edit: &mut Edit<'_, '_>) -> Attempt<Outcome> {
     let mut counters = edit.counters()?;
+    if is_planted(Bug::NumbersNotSkipped) {
+        return Ok(Outcome::Done);
+    }
     counters.next_ino += NUMBERS_SKIPPED;
     counters.next_session += NUMBERS_SKIPPED;
     edit.put_counters(&counters);

@@ -14,6 +14,7 @@ use crate::state::record::ChunkRecord;
 use crate::store::tables::Table;
 use cairn_common::ids::ChunkId;
 use cairn_common::limits::DELETION_GRACE;
+use cairn_common::planted::{Bug, is_planted};
 use cairn_common::time::Timestamp;
 
 /// The oldest ticket that a commit at `at` may carry, and before which the shards of a chunk forgotten at `at` are deleted:
@@ -24,6 +25,9 @@ pub fn oldest_ticket(at: Timestamp) -> Timestamp {
 
 /// Chunks that died at this time or before may be forgotten at `at`.
 pub fn forgettable_before(at: Timestamp) -> Timestamp {
+    if is_planted(Bug::DeletedWithoutGrace) {
+        return at;
+    }
     Timestamp::from_nanos(at.nanos().saturating_sub(DELETION_GRACE.as_nanos() as i64))
 }
 

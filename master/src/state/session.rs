@@ -12,6 +12,7 @@ use crate::state::outcome::{Attempt, Failure, Outcome};
 use crate::state::record::{Progress, SessionRecord, StoredResult, collect};
 use crate::store::tables::{StoreError, Table};
 use cairn_common::ids::{Ino, Sequence, SessionId};
+use cairn_common::planted::{Bug, is_planted};
 use cairn_common::wire::master::{MasterError, Mutation};
 use std::collections::BTreeSet;
 
@@ -79,7 +80,9 @@ pub fn mutate(
     if sequence <= progress.acknowledged {
         return Err(MasterError::Forgotten(sequence).into());
     }
-    if let Some(StoredResult(first)) = edit.fetch(Table::Results, &keys::result(session, sequence))? {
+    if let Some(StoredResult(first)) = edit.fetch(Table::Results, &keys::result(session, sequence))?
+        && !is_planted(Bug::RetryForgotten)
+    {
         return Ok(Outcome::Mutated(first?));
     }
     let result = match namespace::mutate(edit, session, holders, mutation) {

@@ -137,12 +137,7 @@ fn mutation(number: u64, files: &[Ino], epoch: MapEpoch, ticket: Timestamp) -> M
             mode: RenameMode::Replace,
         },
         (4, _) => Mutation::Unlink { parent: Ino::ROOT, name: name(number / 2) },
-        (5, Some(ino)) => Mutation::SetXattr {
-            ino,
-            name: b"user.note".to_vec(),
-            value: vec![number as u8; 300],
-            mode: XattrMode::Set,
-        },
+        (5, Some(ino)) => Mutation::SetXattr { ino, name: b"user.note".to_vec(), value: vec![number as u8; 300], mode: XattrMode::Set },
         _ => {
             let owner = Owner { uid: 1, gid: 2 };
             let inode = NewInode { kind: FileKind::Regular, mode: 0o644, owner, rdev: 0, symlink_target: Vec::new() };

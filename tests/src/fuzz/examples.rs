@@ -12,7 +12,9 @@ use cairn_common::ids::{ChunkId, DirCookie, Hash, Incarnation, Ino, MapEpoch, Po
 use cairn_common::map::{ClusterMap, Group, Pool, Slot, Target, TargetState};
 use cairn_common::scheme::{ChunkLayout, Scheme};
 use cairn_common::time::Timestamp;
-use cairn_common::wire::chunkserver::{ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, ShardHeader, ShardKey, ShardProof};
+use cairn_common::wire::chunkserver::{
+    ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, ShardHeader, ShardKey, ShardProof,
+};
 use cairn_common::wire::master::{
     FileCommit, MasterAnswer, MasterError, MasterReply, MasterRequest, Mutation, MutationReply, RenameMode, Role,
 };
@@ -226,7 +228,8 @@ pub fn segment_headers() -> Vec<Vec<u8>> {
 }
 
 pub fn segment_records() -> Vec<Vec<u8>> {
-    let shard = ShardMeta { header: shard_header(), blocks: vec![Hash([3; 32]); 20], ticket: Timestamp::from_nanos(4), payload_bytes: 70_000 };
+    let shard =
+        ShardMeta { header: shard_header(), blocks: vec![Hash([3; 32]); 20], ticket: Timestamp::from_nanos(4), payload_bytes: 70_000 };
     let touch = KeyTicket { key: shard_header().key, ticket: Timestamp::from_nanos(5) };
     let records = [SegmentRecord::Shard(shard), SegmentRecord::Touches(vec![touch; 3]), SegmentRecord::Tombstones(vec![touch.key; 2])];
     records.iter().map(|record| record.encode_head(stand())).collect()

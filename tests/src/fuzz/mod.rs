@@ -30,7 +30,11 @@ pub struct FuzzTarget {
 
 /// All of them.
 pub const TARGETS: &[FuzzTarget] = &[
-    FuzzTarget { name: "requests to a master", examples: examples::master_requests, decode: |bytes| drop(decode::<MasterRequest>("", bytes)) },
+    FuzzTarget {
+        name: "requests to a master",
+        examples: examples::master_requests,
+        decode: |bytes| drop(decode::<MasterRequest>("", bytes)),
+    },
     FuzzTarget { name: "answers of a master", examples: examples::master_answers, decode: |bytes| drop(decode::<MasterAnswer>("", bytes)) },
     FuzzTarget { name: "cluster maps", examples: examples::cluster_maps, decode: |bytes| drop(decode::<ClusterMap>("", bytes)) },
     FuzzTarget { name: "requests to a chunkserver", examples: examples::chunkserver_requests, decode: chunkserver_request },

@@ -29,7 +29,8 @@ fn key(number: u64) -> ShardKey {
 }
 
 async fn open_target(node: &Node) -> Result<Target, String> {
-    let settings = TargetSettings { segment_bytes: 24 << 10, index_cache_bytes: 1 << 20, reserve_bytes: Some(0), ..TargetSettings::default() };
+    let settings =
+        TargetSettings { segment_bytes: 24 << 10, index_cache_bytes: 1 << 20, reserve_bytes: Some(0), ..TargetSettings::default() };
     let runtime = node.runtime();
     let opened = Target::open(&runtime, PathBuf::from("/data"), ClusterKey([1; 16]), settings).await;
     opened.map_err(|error| error.to_string())
@@ -43,7 +44,8 @@ pub fn spoil_a_target(seed: u64) -> Option<String> {
         let target = open_target(&node).await.ok()?;
         for number in 0..SHARDS {
             let body = body(number);
-            let header = ShardHeader { key: key(number), chunk_bytes: body.len() as u32, data_hashes: Vec::new(), parity_hashes: Vec::new() };
+            let header =
+                ShardHeader { key: key(number), chunk_bytes: body.len() as u32, data_hashes: Vec::new(), parity_hashes: Vec::new() };
             let put = Put { header, data_blocks: Vec::new(), ticket: Timestamp::EPOCH, sync: true };
             target.put(put, body).await.ok()?;
         }

@@ -22,13 +22,31 @@ pub type Tree = BTreeMap<String, Node>;
 #[derive(Debug, Clone)]
 pub enum Change {
     /// Makes a file, or opens the one that is there.
-    Create { path: String, file: FileId },
-    MakeDirectory { path: String },
-    Symlink { path: String, target: String },
-    Link { from: String, to: String },
-    Rename { from: String, to: String },
-    Remove { path: String },
-    RemoveDirectory { path: String },
+    Create {
+        path: String,
+        file: FileId,
+    },
+    MakeDirectory {
+        path: String,
+    },
+    Symlink {
+        path: String,
+        target: String,
+    },
+    Link {
+        from: String,
+        to: String,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
+    Remove {
+        path: String,
+    },
+    RemoveDirectory {
+        path: String,
+    },
 }
 
 fn parent_exists(tree: &Tree, path: &str) -> Result<(), FsError> {
@@ -108,7 +126,8 @@ fn rename(tree: &mut Tree, from: &str, to: &str) -> Result<(), FsError> {
         _ => {}
     }
     let below = format!("{from}/");
-    let moved: Vec<String> = tree.range(below.clone()..).map(|(name, _)| name.clone()).take_while(|name| name.starts_with(&below)).collect();
+    let moved: Vec<String> =
+        tree.range(below.clone()..).map(|(name, _)| name.clone()).take_while(|name| name.starts_with(&below)).collect();
     for name in moved {
         let node = tree.remove(&name);
         let renamed = format!("{to}/{}", &name[below.len()..]);

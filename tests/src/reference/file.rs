@@ -218,7 +218,8 @@ impl FileModel {
             if possible.iter().any(|value| value.bytes(range.start, bytes.len()).is_some_and(|expected| expected == bytes)) {
                 continue;
             }
-            if let Some(at) = (range.start..range.end).find(|at| !stretch.allows(&possible, Some(bytes[(at - range.start) as usize]), *at)) {
+            if let Some(at) = (range.start..range.end).find(|at| !stretch.allows(&possible, Some(bytes[(at - range.start) as usize]), *at))
+            {
                 let byte = bytes[(at - range.start) as usize];
                 return Some(mismatch(at..range.end, stretch, format!("{byte:#04x}")));
             }

@@ -22,6 +22,8 @@ const READ_BYTES: usize = 1 << 20;
 /// Contents that are written again and again, so that their chunks die and come back.
 const COMMON_CONTENTS: u64 = 3;
 const COMMON_BYTES: u64 = 90_000;
+/// Naps in one world.
+const NAPS_MAX: u64 = 8;
 /// Operations in one workplace, however long the storm lasts.
 const STEPS_MAX: usize = 300;
 const FILE_NAMES: [&str; 8] = ["a", "b", "c", "d", "x/a", "x/b", "y/a", "y/b"];
@@ -199,7 +201,10 @@ impl Worker<'_> {
     }
 
     fn draw(&self) -> Operation {
-        let patient = self.shared.plan.patience;
+        let patient = {
+            let history = self.shared.history();
+            self.shared.plan.patience && !history.is_healed && history.operations.get("nap").is_none_or(|naps| *naps < NAPS_MAX)
+        };
         match self.dice.below(100) {
             0..30 => Operation::Write,
             30..36 => Operation::OverwriteStorm,
@@ -216,7 +221,7 @@ impl Worker<'_> {
             84..85 => Operation::Symlink,
             85..87 => Operation::List,
             87..93 => Operation::Baton,
-            93..96 if patient && !self.shared.history().is_healed => Operation::Nap,
+            93..96 if patient => Operation::Nap,
             _ => Operation::Recreate,
         }
     }

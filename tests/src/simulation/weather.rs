@@ -21,7 +21,11 @@ enum Incident {
     /// The power goes after so many more changes and syncs of the disk, then it comes back.
     PowerLossAfter(Machine, u64),
     PowerLoss(Machine),
-    Cut { from: Machine, to: Machine, both_ways: bool },
+    Cut {
+        from: Machine,
+        to: Machine,
+        both_ways: bool,
+    },
     Lossy,
     SlowDisk(Machine),
     SlowPeer(Machine),

@@ -12,6 +12,7 @@ use crate::state::record::{ExtentRecord, Inode, collect, fetch};
 use crate::store::tables::{Reader, StoreError, Table};
 use cairn_common::extent::Extent;
 use cairn_common::ids::Ino;
+use cairn_common::planted::{Bug, is_planted};
 use std::ops::Range;
 
 /// Extents that meet a range, in order.
@@ -60,6 +61,9 @@ pub fn clear(edit: &mut Edit<'_, '_>, ino: Ino, range: Range<u64>, limit: usize,
         rest = extent.clip(&(range.end..u64::MAX));
         bytes += u64::from(extent.bytes);
         ledger.remove(extent);
+        if is_planted(Bug::ReferenceFreedTwice) {
+            ledger.remove(extent);
+        }
         edit.delete(Table::Extents, &keys::extent(ino, extent.file_end()));
         for part in left.iter().chain(&rest) {
             bytes -= u64::from(part.bytes);
@@ -79,7 +83,7 @@ pub fn lay(edit: &mut Edit<'_, '_>, ino: Ino, inode: &mut Inode, extent: Extent,
     let mut joined = extent;
     // Most writes append: there is nothing to clear. Most files are new: there is nothing to join.
     if inode.allocated > 0 {
-        if extent.file_offset < inode.size {
+        if extent.file_offset < inode.size && !is_planted(Bug::OverwrittenExtentKept) {
             let cleared = clear(edit, ino, extent.file_range(), usize::MAX, ledger)?;
             inode.allocated -= cleared.bytes;
             let is_content = |after: &Extent| inode.cut().is_none_or(|cut| after.file_end() <= cut);

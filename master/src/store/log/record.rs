@@ -13,6 +13,7 @@
 //! can be mistaken for a record.
 
 use cairn_common::ids::LogIndex;
+use cairn_common::planted::{Bug, is_planted};
 
 pub const RECORD_HEADER_BYTES: usize = 40;
 const MAGIC: [u8; 4] = *b"cmd1";
@@ -59,7 +60,7 @@ pub fn decode_at<'b>(key: &SegmentKey, segment: &'b [u8], offset: usize) -> Opti
     let payload = rest.get(..bytes)?;
     let number = |range: std::ops::Range<usize>| Some(LogIndex(u64::from_le_bytes(header[range].try_into().ok()?)));
     let intact = checksum(key, &header[..CHECKED_BYTES], payload) == header[CHECKED_BYTES..];
-    intact.then_some(Record { index: number(8..16)?, durable: number(16..24)?, payload })
+    (intact || is_planted(Bug::TornTailReplayed)).then_some(Record { index: number(8..16)?, durable: number(16..24)?, payload })
 }
 
 fn checksum(key: &SegmentKey, header: &[u8], payload: &[u8]) -> [u8; RECORD_HEADER_BYTES - CHECKED_BYTES] {

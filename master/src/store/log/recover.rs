@@ -16,6 +16,7 @@ use super::record::{RECORD_ALIGNMENT, SegmentKey, decode_at, record_bytes};
 use super::segment::{SEGMENT_HEADER_BYTES, decode_header, list_segments, segment_path};
 use crate::store::tables::{StoreError, disk_error};
 use cairn_common::ids::LogIndex;
+use cairn_common::planted::{Bug, is_planted};
 use cairn_runtime::disk::{Disk, OpenMode};
 use std::io;
 use std::path::Path;
@@ -97,7 +98,8 @@ fn write_again(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     let file = disk.open(path, OpenMode::ReadWrite)?;
     let len = file.len()?;
     let mut piece = vec![0; PIECE_BYTES];
-    for offset in (0..len).step_by(PIECE_BYTES) {
+    let rewritten = if is_planted(Bug::LogNotWrittenAgain) { 0 } else { len };
+    for offset in (0..rewritten).step_by(PIECE_BYTES) {
         let piece = &mut piece[..PIECE_BYTES.min((len - offset) as usize)];
         file.read_exact_at(piece, offset)?;
         file.write_at(&[piece], offset)?;
@@ -122,7 +124,7 @@ impl Walk<'_> {
         while following != Some(self.next)
             && let Some(record) = decode_at(&content.key, &content.bytes, offset).filter(|record| record.index == self.next)
         {
-            if record.index > self.applied {
+            if record.index > self.applied || (is_planted(Bug::ReplayedTwice) && record.index == self.applied) {
                 (self.replay)(record.index, record.payload)?;
             }
             offset += record_bytes(record.payload.len());

@@ -93,7 +93,11 @@ impl SimNetwork {
     pub fn set_slowness(&self, node: &Node, factor: u32) {
         self.note(&format!("messages of {node:?} take {factor} times as long"));
         let mut state = self.0.state.lock();
-        if factor > 1 { state.slow.insert(node.id(), factor) } else { state.slow.remove(&node.id()) };
+        if factor > 1 {
+            state.slow.insert(node.id(), factor)
+        } else {
+            state.slow.remove(&node.id())
+        };
     }
 
     /// Cuts the link between two nodes, both ways.
