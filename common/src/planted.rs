@@ -90,7 +90,7 @@ bugs! {
     PutWithoutSpares, "put-without-spares";
     /// fsync does not sync what close has put
     TargetsNotSynced, "targets-not-synced";
-    /// fsync does not ask for a durable commit
+    /// fsync does not wait for the master's log
     CommitNotDurable, "commit-not-durable";
     /// rename does not wait for the content
     RenameBeforeContent, "rename-before-content";

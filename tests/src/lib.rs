@@ -5,6 +5,7 @@
 //! - [`reference`]: what files and names may look like, given what was promised and what broke;
 //! - [`checkers`]: one promise, one file;
 //! - [`crash_points`]: a loss of power at every operation of a disk;
+//! - [`deletion_race`]: content that is written again while its chunk is collected;
 //! - [`fuzz`]: spoiled bytes for every decoder;
 //! - [`report`]: many seeds, and what became of them (`simulate`);
 //! - [`model`] and [`workload`]: the same in small, for tests that break one thing.
@@ -14,6 +15,7 @@
 pub mod checkers;
 pub mod cluster;
 pub mod crash_points;
+pub mod deletion_race;
 pub mod fuzz;
 pub mod model;
 pub mod reference;

@@ -1,6 +1,7 @@
 //! Many seeds on several threads, and a summary that says what was done, what broke, and how to see a failure again.
 
 use crate::crash_points::{Report, chunkserver, master};
+use crate::deletion_race::race;
 use crate::simulation::history::Counts;
 use crate::simulation::plan::Mood;
 use crate::simulation::{Outcome, live_through};
@@ -23,8 +24,15 @@ pub struct Arguments {
     jobs: usize,
     detail: Detail,
     until_failure: bool,
-    /// Instead of whole worlds: crash points, of each seed.
-    crash_points: bool,
+    kind: Kind,
+}
+
+/// What to do with each seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Worlds,
+    CrashPoints,
+    DeletionRace,
 }
 
 /// What to tell of a single world.
@@ -35,13 +43,12 @@ enum Detail {
     Events,
 }
 
-const USAGE: &str =
-    "usage: simulate (--seed N [--trace | --events] | --seeds A..B [--crash-points] | --minutes N [--from N]) [--until-failure] [--jobs N]";
+const USAGE: &str = "usage: simulate (--seed N [--trace | --events] | --seeds A..B [--crash-points | --deletion-race] | --minutes N [--from N]) [--until-failure] [--jobs N]";
 
 impl Arguments {
     /// Reads a command line.
     pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut parsed = Self { seeds: 0..0, limit: None, jobs: 1, detail: Detail::Outcome, until_failure: false, crash_points: false };
+        let mut parsed = Self { seeds: 0..0, limit: None, jobs: 1, detail: Detail::Outcome, until_failure: false, kind: Kind::Worlds };
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value; {USAGE}"));
@@ -62,7 +69,8 @@ impl Arguments {
                 "--from" => parsed.seeds.start = number(&value()?)?,
                 "--jobs" => parsed.jobs = number(&value()?)?.clamp(1, 256) as usize,
                 "--until-failure" => parsed.until_failure = true,
-                "--crash-points" => parsed.crash_points = true,
+                "--crash-points" => parsed.kind = Kind::CrashPoints,
+                "--deletion-race" => parsed.kind = Kind::DeletionRace,
                 "--trace" => parsed.detail = Detail::Story,
                 "--events" => parsed.detail = Detail::Events,
                 _ => return Err(format!("what is {argument:?}? {USAGE}")),
@@ -154,9 +162,14 @@ fn attempt(seed: u64, with_trace: bool) -> Result<Outcome, String> {
 
 /// Runs what was asked for and prints what came of it.
 pub fn run(arguments: &Arguments) -> ExitCode {
-    if arguments.crash_points {
-        return run_crash_points(arguments);
+    match arguments.kind {
+        Kind::Worlds => run_worlds(arguments),
+        Kind::CrashPoints => run_crash_points(arguments),
+        Kind::DeletionRace => run_deletion_races(arguments),
     }
+}
+
+fn run_worlds(arguments: &Arguments) -> ExitCode {
     let began = real_now();
     let summary = Mutex::new(Summary::default());
     let next = Mutex::new(arguments.seeds.clone());
@@ -191,6 +204,15 @@ fn run_crash_points(arguments: &Arguments) -> ExitCode {
         is_good &= report.violations.is_empty();
     }
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Writes content again at the moment at which its chunk is collected.
+fn run_deletion_races(arguments: &Arguments) -> ExitCode {
+    let attempt = |seed| catch_unwind(AssertUnwindSafe(|| race(seed))).unwrap_or_else(|_| Some(format!("seed {seed}: it panicked")));
+    let broken: Vec<String> = arguments.seeds.clone().filter_map(attempt).collect();
+    println!("{} races, {} lost", arguments.seeds.end - arguments.seeds.start, broken.len());
+    broken.iter().take(5).for_each(|text| println!("    {}", shortened(text)));
+    if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The time of whoever waits for the summary, not of any world.

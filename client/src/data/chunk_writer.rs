@@ -163,7 +163,8 @@ impl ChunkWriter {
             };
             if self.runtime.now() >= deadline {
                 tracing::error!(chunk = ?attempt.hashed.id, %pool, slots = ?standings, "a chunk found no targets to take it");
-                return Err(PutTrouble::Failed(FsError::Io));
+                let lacks_room = standings.contains(&Standing::Full);
+                return Err(PutTrouble::Failed(if lacks_room { FsError::NoSpace } else { FsError::Io }));
             }
             if wait {
                 self.wait_for_targets(&map, refreshed).await;

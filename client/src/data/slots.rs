@@ -33,7 +33,7 @@ pub enum Choice {
     },
     /// Only schemes with shards longer than allowed are left: cut the chunk and put the parts.
     TooLong,
-    /// Enough targets answer, but they are full.
+    /// Enough targets answer, but so many are full that those which are away would not help.
     NoSpace,
     /// Too few targets can be reached.
     Wait,
@@ -46,8 +46,11 @@ pub fn choose(pool: Scheme, standings: &[Standing], chunk: ChunkId, chunk_bytes:
         Some(scheme) if scheme.layout(chunk_bytes as u32).stored_bytes(0) as usize > SHARD_BYTES_MAX => Choice::TooLong,
         Some(scheme) => Choice::Put { scheme, slots: rotate(&usable, scheme.shards(), chunk) },
         None => {
-            let with_full = slots_that(standings, |standing| standing != Standing::Away);
-            if scheme_for(pool, with_full.len(), chunk_bytes).is_some() { Choice::NoSpace } else { Choice::Wait }
+            let has_scheme =
+                |wanted: &dyn Fn(Standing) -> bool| scheme_for(pool, slots_that(standings, wanted).len(), chunk_bytes).is_some();
+            // Who is away may come back, and then there is room.
+            let may_fit = has_scheme(&|standing| standing != Standing::Full);
+            if !may_fit && has_scheme(&|standing| standing != Standing::Away) { Choice::NoSpace } else { Choice::Wait }
         }
     }
 }
@@ -123,6 +126,7 @@ mod tests {
     #[test]
     fn full_targets_are_told_from_missing_ones() {
         assert_eq!(chosen("4+2", "ufffff", 4 * MIB), "NoSpace");
+        assert_eq!(chosen("4+2", "uffff-", 4 * MIB), "Wait");
         assert_eq!(chosen("4+2", "uuuuff", 4 * MIB), "2+2");
         assert_eq!(chosen("4+2", "u-----", 4 * MIB), "Wait");
         assert_eq!(chosen("4+2", "------", 4 * MIB), "Wait");

@@ -5,6 +5,7 @@
 //! simulate --seeds 0..300 [--jobs 2]          many
 //! simulate --minutes 60 [--jobs 2] [--from N] as many as fit
 //! simulate --seeds 0..20 --crash-points       a loss of power at every operation of a disk
+//! simulate --seeds 0..40 --deletion-race      content that is written again while its chunk is collected
 //! simulate --list-bugs                        what CAIRN_PLANTED_BUG may be, if built with the feature planted-bugs
 //! ```
 

@@ -1,5 +1,6 @@
 //! Nothing stays that no file refers to (design section 8): after the grace period and a round of the collector the table has no dead
-//! chunks, and, where nothing has ever failed, no chunkserver has a shard that the table does not name.
+//! chunks and no deletions to be done. Shards that were put and never committed stay until groups are compared with the master; so here
+//! a chunkserver may have more than the table names, but, where nothing has ever failed, not fewer.
 
 use crate::simulation::history::History;
 use crate::simulation::inspection::Findings;
@@ -14,7 +15,7 @@ pub fn check(_: &History, findings: &Findings) -> Vec<String> {
     if findings.was_calm {
         for (target, found) in &findings.shards_stored {
             let named = findings.chunks.iter().flat_map(|chunk| &chunk.shards).filter(|shard| shard.holder == Some(*target)).count() as u64;
-            if named != *found {
+            if named > *found {
                 broken.push(format!("{target} stores {found} shards, and the table names {named}"));
             }
         }

@@ -75,10 +75,10 @@ impl LogAndTables {
         let (outcome, index) = store.submit(&stamped).ok()?;
         let state = store.read(fingerprint).ok()?;
         self.promises().states.push(state);
-        if index.0 % 5 == 0 {
+        if index.0.is_multiple_of(5) {
             store.synced(index).await.ok()?;
             self.promises().synced = index.0;
-        } else if index.0 % 7 == 0 {
+        } else if index.0.is_multiple_of(7) {
             runtime.sleep(Duration::from_millis(25)).await;
         }
         Some(outcome)
@@ -103,6 +103,10 @@ impl LogAndTables {
         for number in 1..=MUTATIONS {
             let epoch = store.read(read::map_epoch).ok()?;
             let mutation = mutation(number, &files, epoch, store.next_time(runtime.wall()));
+            if number.is_multiple_of(3) {
+                // Done twice it would show, unlike a mutation.
+                self.submit(runtime, &store, Command::SkipNumbers).await?;
+            }
             let sequence = Sequence(number);
             let acknowledged = Sequence(number - 1);
             let command = Command::Mutate { session: SESSION, sequence, acknowledged, holders: Vec::new(), mutation };

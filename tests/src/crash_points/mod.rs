@@ -49,7 +49,7 @@ fn enumerate<S: Subject>(seeds: Range<u64>, stride: u64, make: impl Fn() -> S) -
         report.violations.extend(violations.into_iter().map(|text| format!("seed {seed}, no crash: {text}")));
         for point in (seed % stride..total).step_by(stride as usize) {
             // Every third time the power goes again while the first recovery is under way.
-            let second = (point % 3 == 0).then_some(point / 3 % 40);
+            let second = (point.is_multiple_of(3)).then_some(point / 3 % 40);
             let (_, violations) = crash_after(seed, point, second, make());
             report.crashes += 1 + u64::from(second.is_some());
             let named = violations.into_iter().map(|text| format!("seed {seed}, crash after {point} operations, then {second:?}: {text}"));

@@ -163,6 +163,10 @@ impl Worker<'_> {
         if self.shared.history().is_healed { plan.steps_after } else { plan.steps }
     }
 
+    fn note(&self, text: String) {
+        self.shared.world.note(&format!("client {} in place {}: {text}", self.number, self.place));
+    }
+
     fn with<T>(&self, action: impl FnOnce(&mut Workplace) -> T) -> T {
         action(&mut self.shared.history().workplaces[self.place])
     }
@@ -185,6 +189,7 @@ impl Worker<'_> {
 
     /// A change of names has returned; `expected` says what the model has made of it.
     fn judge_change<T>(&self, change: &Change, expected: Result<(), FsError>, result: Result<T, FsError>) -> Done<Option<T>> {
+        self.note(format!("{change:?}: {:?}", result.as_ref().map(|_| ())));
         self.steady()?;
         match (expected, result) {
             (Ok(()), result) => {
@@ -276,7 +281,10 @@ impl Worker<'_> {
         };
         let Some((_, opened)) = self.judge_change(&change, expected, made.await)? else { return Ok(None) };
         match self.with(|place| place.names.tree().get(path).cloned()) {
-            Some(Node::File(file)) => Ok(Some(Open { handle: opened.handle, file })),
+            Some(Node::File(file)) => {
+                self.note(format!("{path} is open: file {file}, inode {}", opened.attributes.ino));
+                Ok(Some(Open { handle: opened.handle, file }))
+            }
             other => Err(Stop::Wrong(format!("{path} was opened, and is {other:?}"))),
         }
     }
@@ -297,6 +305,7 @@ impl Worker<'_> {
     }
 
     async fn put(&self, open: Open, write: u64, offset: u64, len: u64, shift: i64) -> Done<()> {
+        self.note(format!("write {write} to {}..{} of file {}", offset, offset + len, open.file));
         self.with(|place| place.file(open.file).write(write, offset, len, shift));
         let data = stream(write, offset.wrapping_add_signed(shift), len as usize);
         let mut written = 0;
@@ -310,6 +319,7 @@ impl Worker<'_> {
     async fn sync(&self, open: Open) -> Done<()> {
         let result = self.fs.fsync(open.handle, self.dice.percent(30)).await;
         self.judge("fsync", result)?;
+        self.note(format!("file {} is synced", open.file));
         self.with(|place| {
             place.file(open.file).synced();
             place.names.synced();
@@ -320,6 +330,7 @@ impl Worker<'_> {
     async fn close(&self, open: Open) -> Done<()> {
         let result = self.fs.flush(open.handle).await;
         self.judge("close", result)?;
+        self.note(format!("file {} is closed", open.file));
         let now = self.shared.now();
         self.with(|place| place.file(open.file).flushed(now));
         self.release(open)
@@ -435,6 +446,7 @@ impl Worker<'_> {
     async fn truncate(&self) -> Done<()> {
         let Some((ino, file)) = self.existing(&self.file_name()).await? else { return Ok(()) };
         let size = self.dice.below(OFFSET_MAX);
+        self.note(format!("cut file {file} to {size}"));
         self.with(|place| place.file(file).truncate(size));
         let change = AttributeChange { size: Some(size), ..AttributeChange::default() };
         let result = self.fs.set_attributes(ino, change, None).await;
@@ -450,6 +462,7 @@ impl Worker<'_> {
         }
         let Some(open) = self.open(&path).await? else { return Ok(()) };
         let (start, len) = (self.dice.below(OFFSET_MAX), 1 + self.dice.below(100_000));
+        self.note(format!("punch {start}..{} of file {}", start + len, open.file));
         self.with(|place| place.file(open.file).punch(start..start + len));
         let result = self.fs.allocate(open.handle, AllocateMode::PunchHole, start, len).await;
         self.judge("punch", result)?;
@@ -478,6 +491,7 @@ impl Worker<'_> {
             let now = self.shared.now();
             self.with(|place| place.file(open.file).flushed(now));
         }
+        self.note(format!("clone {offset}..{} of file {} to {place_at} of file {}", offset + bytes, source.file, target.file));
         self.with(|place| {
             let model = place.file(source.file).clone();
             place.file(target.file).clone_range(&model, offset, place_at, bytes);
@@ -487,6 +501,10 @@ impl Worker<'_> {
         self.answered(target.file);
         if copied != bytes {
             return Err(Stop::Wrong(format!("{copied} of {bytes} bytes were copied")));
+        }
+        let content = self.judge("read", read_through(self.fs, target.handle).await)?;
+        if let Some(mismatch) = self.with(|place| place.file(target.file).compare(0, Some(&content), 0, true)) {
+            return Err(Stop::Wrong(format!("{to} has {mismatch:?} after a clone from {from}")));
         }
         self.finish(target).await?;
         self.close(source).await

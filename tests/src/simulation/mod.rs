@@ -127,7 +127,11 @@ async fn heal(machines: &Machines) {
         machines.release_all();
     }
     if let Some(observer) = connect(machines, "healer").await {
-        machines.cluster.wait_until_whole(&observer).await;
+        tokio::select! {
+            biased;
+            () = machines.cluster.wait_until_whole(&observer) => {}
+            () = world.sleep(PROGRESS_LIMIT) => shared.violation("some chunkserver does not serve, although everything was healed".to_owned()),
+        }
         let _ = observer.shutdown().await;
     }
 }

@@ -223,7 +223,7 @@ impl<'a> Weather<'a> {
                 self.machines.set_master_slowness(1);
                 self.set_disk(machine, DiskFaults::default());
             }
-            Incident::ReadErrors(server) => self.set_disk(Machine::Chunkserver(server), DiskFaults::default()),
+            Incident::ReadErrors(server) => self.end(Incident::WriteErrors(Machine::Chunkserver(server))),
             Incident::WriteErrors(machine) | Incident::SyncErrors(machine) => {
                 self.set_disk(machine, DiskFaults::default());
                 // A target that has failed serves again when it is opened anew; a master has ended by itself.
