@@ -22,7 +22,7 @@ impl FileSystem {
         check_name(from_name)?;
         check_name(to_name)?;
         let cache = &self.0.cache;
-        let moved = cache.entry_hint(from_parent, from_name);
+        let moved = self.named(from_parent, from_name).await;
         let met = cache.entry_hint(to_parent, to_name);
         self.flush_before_rename(moved).await;
         let changing = cache.changing_names(&[(from_parent, from_name), (to_parent, to_name)]);
@@ -32,11 +32,19 @@ impl FileSystem {
         // Links, times and versions of both have changed.
         moved.into_iter().chain(met).for_each(|ino| drop(cache.changing(ino)));
         reply.map_err(|error| error.to_fs("rename"))?;
-        // Two names of one inode: rename does nothing, and both stay.
-        if mode != RenameMode::Exchange && moved.is_some() && moved != met {
+        // Two names of one inode: rename does nothing, and both stay. So may be a name of which nothing is known.
+        if mode != RenameMode::Exchange && moved.is_some() && met.is_some() && moved != met {
             cache.set_entry(from_parent, from_name, None);
         }
         Ok(())
+    }
+
+    /// The inode of a name. While anything here is dirty the answer must be right, so the master is asked if the name is not remembered.
+    async fn named(&self, parent: Ino, name: &[u8]) -> Option<Ino> {
+        match self.0.cache.entry_hint(parent, name) {
+            None if self.0.data.has_dirty() => self.lookup(parent, name).await.ok().map(|attributes| attributes.ino),
+            hint => hint,
+        }
     }
 
     /// An error is remembered by the file and told at its next fsync or close.

@@ -51,6 +51,12 @@ impl Stretch {
         pending.or(self.settled.last().copied()).unwrap_or(Value::End)
     }
 
+    /// Whether the master knows the file to reach this far.
+    fn is_known(&self) -> bool {
+        let told = self.pending.iter().rev().find(|(_, promise)| *promise != Promise::Buffered).map(|(value, _)| *value);
+        told.or(self.settled.last().copied()).is_some_and(|value| value != Value::End)
+    }
+
     /// What it may be now.
     fn possible(&self) -> Vec<Value> {
         match self.pending.last() {
@@ -134,7 +140,11 @@ impl FileModel {
     /// fallocate(2) with FALLOC_FL_PUNCH_HOLE was asked for.
     pub fn punch(&mut self, range: Range<u64>) {
         let end = range.end.min(self.len());
-        self.lay(range.start..end, Value::Zero, Promise::Asked);
+        // What only its client knows of stays so: the master cannot punch beyond the end that it knows.
+        let known: Vec<(Range<u64>, bool)> = self.parts(range.start..end).map(|(part, stretch)| (part, stretch.is_known())).collect();
+        for (part, is_known) in known {
+            self.lay(part, Value::Zero, if is_known { Promise::Asked } else { Promise::Buffered });
+        }
     }
 
     /// copy_file_range(2) was asked for: what the source holds now comes into this file.
