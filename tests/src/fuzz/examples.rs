@@ -41,6 +41,7 @@ fn attributes() -> Attributes {
         ctime: Timestamp::from_nanos(3),
         btime: Timestamp::from_nanos(4),
         version: 9,
+        has_xattrs: false,
     }
 }
 
