@@ -1,6 +1,6 @@
 //! A cluster of real roles on simulated machines.
 
-use cairn_chunkserver::TargetSettings;
+use cairn_chunkserver::{HealingSettings, TargetSettings};
 use cairn_client::FileSystem;
 use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::Role;
@@ -24,6 +24,8 @@ pub struct SimCluster {
     pub scheme: Scheme,
     pub master: Node,
     pub chunkservers: Vec<Node>,
+    /// Of chunkservers started from now on.
+    pub healing: HealingSettings,
 }
 
 impl SimCluster {
@@ -31,7 +33,7 @@ impl SimCluster {
     pub async fn start(world: World, scheme: Scheme, chunkservers: usize) -> Self {
         let master = world.node("master");
         let nodes = (1..=chunkservers).map(|number| world.node(&format!("chunkserver-{number}"))).collect();
-        let cluster = Self { world, scheme, master, chunkservers: nodes };
+        let cluster = Self { world, scheme, master, chunkservers: nodes, healing: HealingSettings::default() };
         cluster.start_master().await;
         for number in 0..chunkservers {
             cluster.start_chunkserver(number).await;
@@ -39,7 +41,7 @@ impl SimCluster {
         cluster
     }
 
-    fn master_address(&self) -> SocketAddr {
+    pub fn master_address(&self) -> SocketAddr {
         self.master.address(MASTER_PORT)
     }
 
@@ -71,6 +73,7 @@ impl SimCluster {
             data: vec![PathBuf::from("/data")],
             labels: Default::default(),
             target: TargetSettings { segment_bytes: SEGMENT_BYTES, reserve_bytes: Some(1 << 20), ..TargetSettings::default() },
+            healing: self.healing.clone(),
         };
         let credentials = credentials(Role::Chunkserver, node.name());
         let (ready, served) = oneshot::channel();
@@ -119,7 +122,7 @@ impl SimCluster {
     }
 }
 
-fn credentials(role: Role, name: &str) -> Credentials {
+pub fn credentials(role: Role, name: &str) -> Credentials {
     let identity = Identity { role, name: name.to_owned(), certificate: Vec::new(), private_key: Vec::new() };
     Credentials { identity: Some(identity), trust: Trust::Authority(b"the authority of the simulated world".to_vec()) }
 }

@@ -9,7 +9,7 @@ use cairn_common::limits::{DELETION_GRACE, HEARTBEAT_INTERVAL};
 use cairn_common::map::{ClusterMap, TargetState};
 use cairn_common::scheme::Scheme;
 use cairn_common::time::Timestamp;
-use cairn_common::wire::chunkserver::{ChunkserverAnswer, ChunkserverReply, ChunkserverRequest, TargetHealth, TargetStatus};
+use cairn_common::wire::chunkserver::{ChunkserverAnswer, ChunkserverReply, ChunkserverRequest, Healing, TargetHealth, TargetStatus};
 use cairn_common::wire::master::{FileCommit, MasterAnswer, MasterReply, MasterRequest, Mutation, Role, TargetAnnouncement, Usage};
 use cairn_runtime::network::Message;
 use cairn_runtime::sim::{Crash, World, block_on_world};
@@ -32,7 +32,7 @@ struct FakeServer {
 }
 
 fn status(target: TargetId, health: TargetHealth) -> TargetStatus {
-    TargetStatus { target, health, used_bytes: GIB, total_bytes: 4 * GIB, shards: 0, corrupt_shards: 0 }
+    TargetStatus { target, health, used_bytes: GIB, total_bytes: 4 * GIB, shards: 0, corrupt_shards: 0, healing: Healing::default() }
 }
 
 impl FakeServer {
