@@ -121,7 +121,7 @@ async fn prove(cluster: &SimCluster, workload: &Workload, victims: [usize; 2]) {
 fn live<F: Future<Output = ()>>(seeds: u64, story: impl Fn(World) -> F) {
     for_each_seed(seeds, |seed| {
         let world = World::new(seed);
-        world.set_time_limit(Duration::from_secs(3600));
+        world.set_time_limit(Duration::from_secs(4 * 3600));
         world.run_until(story(world.clone()));
     });
 }
@@ -245,6 +245,69 @@ fn new_servers_fill_up_by_themselves() {
         world.sleep(Duration::from_secs(2)).await;
         let map = operator.wait_until_whole().await;
         assert_eq!(holders(&map).len(), 8);
-        prove(&cluster, &workload, [6, 7]).await;
+        prove(&cluster, &workload, [0, 3]).await;
+    });
+}
+
+/// Shards on all targets, and the repairs of damaged ones.
+async fn shards(operator: &Operator) -> (u64, u64) {
+    let status = operator.status().await;
+    let reports = || status.servers.iter().flat_map(|server| &server.targets).filter_map(|(_, report)| report.as_ref());
+    (reports().map(|report| report.shards).sum(), reports().map(|report| report.healing.damaged_repaired).sum())
+}
+
+#[test]
+fn rot_is_found_by_the_scrub_and_rebuilt() {
+    live(2, |world| async move {
+        let (mut cluster, operator, workload, _fs) = start(&world, 7).await;
+        cluster.healing.scrub_bytes_per_second = Some(1 << 20);
+        for server in 0..7 {
+            cluster.crash_chunkserver(server, Crash::Kill);
+            cluster.start_chunkserver(server).await;
+        }
+        let mut flipped = 0;
+        for server in [0, 1] {
+            let disk = cluster.chunkservers[server].disk();
+            for path in disk.files().into_iter().filter(|path| path.parent().is_some_and(|parent| parent.ends_with("segments"))) {
+                let length = disk.read(&path).expect("it is there").len() as u64;
+                for offset in (6000..length).step_by(20_011) {
+                    disk.flip_bit(&path, offset, 3).expect("within the file");
+                    flipped += 1;
+                }
+            }
+        }
+        assert!(flipped > 4, "{flipped}");
+        world.sleep(Duration::from_secs(120)).await;
+        let (_, repaired) = shards(&operator).await;
+        assert!(repaired > 0 && repaired <= flipped, "{repaired} of {flipped}: some bits lie between shards");
+        prove(&cluster, &workload, [2, 3]).await;
+    });
+}
+
+#[test]
+fn nothing_that_nobody_refers_to_stays() {
+    live(2, |world| async move {
+        let (cluster, operator, mut workload, _fs) = start(&world, 6).await;
+        // One that dies between its puts and its commits, and one that is away while shards are deleted.
+        let (runtime, dying) = cluster.client("dying").await;
+        let mut lost = Workload::new(runtime, dying, "lost").await;
+        {
+            let mut work = std::pin::pin!(lost.run(STEPS));
+            let runtime = cluster.world.node("observer").runtime();
+            let _ = runtime.timeout(Duration::from_millis(400), &mut work).await;
+        }
+        cluster.world.node("dying").crash(Crash::Kill);
+        lost.forget_everything(&cluster.client("second").await.1).await;
+        workload.remove_everything().await;
+        world.sleep(Duration::from_secs(14 * 60)).await;
+        for _ in 0..20 {
+            cluster.crash_chunkserver(0, Crash::Kill);
+            world.sleep(Duration::from_secs(20)).await;
+            cluster.start_chunkserver(0).await;
+            world.sleep(Duration::from_secs(1)).await;
+        }
+        assert!(shards(&operator).await.0 > 0, "shards were left over");
+        world.sleep(Duration::from_secs(2 * 3600)).await;
+        assert_eq!(shards(&operator).await.0, 0);
     });
 }

@@ -101,16 +101,16 @@ impl Healer {
             self.patient(number).progress.set_scrub(position.passes, position.permille());
             let wall = self.runtime.wall();
             if position.rests_until > wall {
-                // Not all at once: the wall clock may be set back.
-                let rest = position.rests_until.since(wall).min(REST);
+                // Never longer than usual: the wall clock may have been set back, or a rate been set since.
+                let rest = position.rests_until.since(wall).min(self.rest());
                 self.runtime.sleep(rest).await;
                 position.rests_until = Timestamp::EPOCH;
             }
             match self.scrub_page(number, position.next).await {
                 Ok(Some(next)) => position.next = next,
                 Ok(None) => {
-                    let rest = if self.settings.scrub_bytes_per_second.is_some() { REST_AT_SET_RATE } else { REST };
-                    position = Position { passes: position.passes + 1, rests_until: self.runtime.wall().plus(rest), ..Position::START };
+                    let rests_until = self.runtime.wall().plus(self.rest());
+                    position = Position { passes: position.passes + 1, rests_until, ..Position::START };
                     tracing::info!("the scrub of {} has read everything", self.patient(number).target.directory().display());
                 }
                 Err(error) => {
@@ -153,6 +153,10 @@ impl Healer {
             self.runtime.clock.sleep_until(due).await;
         }
         Ok(listing.next)
+    }
+
+    fn rest(&self) -> Duration {
+        if self.settings.scrub_bytes_per_second.is_some() { REST_AT_SET_RATE } else { REST }
     }
 
     /// How long reading so many bytes should take.

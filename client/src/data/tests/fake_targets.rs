@@ -282,7 +282,10 @@ impl TargetStore {
             ChunkserverRequest::Check { keys, .. } => {
                 reply(ChunkserverReply::Checked { present: keys.iter().map(|key| self.shards.contains_key(key)).collect() })
             }
-            ChunkserverRequest::Delete { .. } | ChunkserverRequest::Status => Err(ChunkserverError::Denied),
+            ChunkserverRequest::Doubt { .. } => Ok((ChunkserverReply::Doubted, Bytes::new())),
+            ChunkserverRequest::Delete { .. } | ChunkserverRequest::Fetch { .. } | ChunkserverRequest::Status => {
+                Err(ChunkserverError::Denied)
+            }
         }
     }
 }
