@@ -197,7 +197,8 @@ fn repair_goes_on_where_it_was_whoever_restarts() {
         for round in 0..4u64 {
             let victim = 1 + (world.seed() + round * 3) as usize % 7;
             world.sleep(Duration::from_millis(300 + (world.seed() * 211 + round * 97) % 400)).await;
-            cluster.crash_chunkserver(victim, if round % 2 == 0 { Crash::PowerLoss } else { Crash::Kill });
+            // Two servers in all may lose what was not synced: 4+2 does not promise more.
+            cluster.crash_chunkserver(victim, if round == 0 { Crash::PowerLoss } else { Crash::Kill });
             if round == 1 {
                 cluster.crash_master(Crash::PowerLoss);
                 world.sleep(Duration::from_millis(200)).await;

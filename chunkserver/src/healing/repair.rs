@@ -18,8 +18,7 @@ use super::progress::Lack;
 use cairn_common::ids::{ChunkId, TargetId};
 use cairn_common::wire::master::CompleteSlot;
 use cairn_runtime::clock::Moment;
-use futures_util::future::join_all;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,54 +29,83 @@ const SLOTS_AT_ONCE: usize = 4;
 const PULLS_PER_SLOT: usize = 4;
 /// How long a slot waits after a failure, or after it was reported as complete.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// How soon one looks again at the earliest, if nothing happens.
+const BREATH: Duration = Duration::from_millis(100);
 /// How often one looks even if no new map has come.
 const IDLE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Which slots are being worked on, and which wait after a pass. Pure.
+#[derive(Default)]
+struct Turns {
+    running: BTreeSet<SlotName>,
+    not_before: BTreeMap<SlotName, Moment>,
+}
+
+impl Turns {
+    /// The next slots to work on, the first of the list first.
+    fn begin(&mut self, unsettled: &[Duty], now: Moment) -> Vec<Duty> {
+        self.not_before.retain(|name, _| unsettled.iter().any(|duty| duty.name == *name));
+        let is_due = |duty: &&Duty| {
+            !self.running.contains(&duty.name) && self.not_before.get(&duty.name).is_none_or(|moment| *moment <= now)
+        };
+        let room = SLOTS_AT_ONCE.saturating_sub(self.running.len());
+        let due: Vec<Duty> = unsettled.iter().filter(is_due).take(room).copied().collect();
+        self.running.extend(due.iter().map(|duty| duty.name));
+        due
+    }
+
+    fn end(&mut self, name: SlotName, now: Moment) {
+        self.running.remove(&name);
+        self.not_before.insert(name, now.plus(RETRY_PAUSE));
+    }
+
+    /// When the first slot that waits may be tried again.
+    fn next_try(&self, unsettled: &[Duty]) -> Option<Moment> {
+        let waiting = unsettled.iter().filter(|duty| !self.running.contains(&duty.name));
+        waiting.filter_map(|duty| self.not_before.get(&duty.name)).min().copied()
+    }
+}
 
 impl Healer {
     /// The task of one target.
     pub(super) async fn repair(self: Arc<Self>, number: usize) {
         let mut maps = self.master.maps();
-        let mut not_before: BTreeMap<SlotName, Moment> = BTreeMap::new();
+        let mut turns = Turns::default();
+        let mut running = FuturesUnordered::new();
         loop {
             let map = maps.borrow_and_update().clone();
             self.peers.keep_those_of(&map);
             let id = self.id_on_map(number);
             let unsettled: Vec<Duty> = id.map(|id| duties(&map, id)).unwrap_or_default().into_iter().filter(|duty| !duty.is_settled).collect();
-            let names: BTreeSet<SlotName> = unsettled.iter().map(|duty| duty.name).collect();
-            self.patient(number).progress.set_slots(&names);
-            not_before.retain(|name, _| names.contains(name));
+            self.patient(number).progress.set_slots(&unsettled.iter().map(|duty| duty.name).collect());
             let now = self.runtime.now();
-            let due = unsettled.into_iter().filter(|duty| not_before.get(&duty.name).is_none_or(|moment| *moment <= now));
-            let due: Vec<Duty> = due.take(SLOTS_AT_ONCE).collect();
-            let Some(id) = id.filter(|_| !due.is_empty()) else {
-                let next = not_before.values().min().copied().unwrap_or(now.plus(IDLE_PAUSE));
-                tokio::select! {
-                    biased;
-                    _ = maps.changed() => {}
-                    () = self.runtime.clock.sleep_until(next) => {}
-                }
-                continue;
-            };
-            let done = join_all(due.iter().map(|duty| self.fulfil(number, id, duty))).await;
-            self.report(done.into_iter().flatten().collect()).await;
-            let again = self.runtime.now().plus(RETRY_PAUSE);
-            not_before.extend(due.iter().map(|duty| (duty.name, again)));
+            let next = turns.next_try(&unsettled).unwrap_or(now.plus(IDLE_PAUSE)).min(now.plus(IDLE_PAUSE));
+            if let Some(id) = id {
+                let due = turns.begin(&unsettled, now);
+                running.extend(due.into_iter().map(|duty| self.fulfil(number, id, duty)));
+            }
+            tokio::select! {
+                biased;
+                Some(name) = running.next() => turns.end(name, self.runtime.now()),
+                _ = maps.changed() => {}
+                () = self.runtime.clock.sleep_until(next.max(now.plus(BREATH))) => {}
+            }
         }
     }
 
-    async fn report(&self, complete: Vec<CompleteSlot>) {
-        if complete.is_empty() {
-            return;
+    /// One pass over a slot, and the report if it is complete.
+    async fn fulfil(&self, number: usize, id: TargetId, duty: Duty) -> SlotName {
+        if let Some(complete) = self.fill(number, id, &duty).await {
+            match self.master.complete(vec![complete]).await {
+                Ok(()) => tracing::debug!(target = %id, ?duty, "a slot is complete"),
+                Err(error) => tracing::info!("the master was not told that a slot is complete: {error}; trying again"),
+            }
         }
-        let slots = complete.len();
-        match self.master.complete(complete).await {
-            Ok(()) => tracing::debug!(slots, "slots are complete"),
-            Err(error) => tracing::info!("the master was not told that {slots} slots are complete: {error}; trying again"),
-        }
+        duty.name
     }
 
     /// One pass over a slot. `Some` if it is complete.
-    async fn fulfil(&self, number: usize, id: TargetId, duty: &Duty) -> Option<CompleteSlot> {
+    async fn fill(&self, number: usize, id: TargetId, duty: &Duty) -> Option<CompleteSlot> {
         let epoch = self.master.map().epoch;
         let patient = self.patient(number);
         let (mut from, until) = duty.range();
@@ -179,5 +207,36 @@ impl Healer {
             }
         }
         self.patient(number).progress.set_lack(duty.name, lack);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duty, RETRY_PAUSE, SLOTS_AT_ONCE, SlotName, Turns};
+    use cairn_common::ids::PoolId;
+    use cairn_runtime::clock::Moment;
+
+    fn duty(group: u32) -> Duty {
+        Duty { name: SlotName { pool: PoolId(1), group, slot: 0 }, is_settled: false, spare: 1, prefix_bits: 8 }
+    }
+
+    #[test]
+    fn slots_take_turns_and_wait_after_a_pass() {
+        let all: Vec<Duty> = (0..10).map(duty).collect();
+        let now = Moment::from_nanos(0);
+        let mut turns = Turns::default();
+        assert_eq!(turns.begin(&all, now), all[..SLOTS_AT_ONCE]);
+        assert_eq!(turns.begin(&all, now), []);
+        turns.end(all[1].name, now);
+        assert_eq!(turns.begin(&all, now), [duty(SLOTS_AT_ONCE as u32)], "not the same one again");
+        assert_eq!(turns.next_try(&all), Some(now.plus(RETRY_PAUSE)));
+        // The others are settled meanwhile; this one is not.
+        let left = [all[1]];
+        assert_eq!(turns.begin(&left, now), []);
+        turns.end(all[0].name, now);
+        assert_eq!(turns.begin(&left, now.plus(RETRY_PAUSE)), left);
+        turns.end(all[1].name, now);
+        assert_eq!(turns.begin(&[], now), []);
+        assert_eq!(turns.next_try(&left), None, "a slot that is not ours any more is forgotten");
     }
 }
