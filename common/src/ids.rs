@@ -135,7 +135,7 @@ mod tests {
                 let first = ChunkId::first_of_group(group, bits);
                 assert_eq!(first.prefix(bits), group);
                 assert_eq!(ChunkId::end_of_group(group, bits).is_none(), group + 1 == 1 << bits);
-            assert!(group == 0 || ChunkId::first_of_group(group - 1, bits) < first);
+                assert!(group == 0 || ChunkId::first_of_group(group - 1, bits) < first);
             }
         }
     }

@@ -149,7 +149,10 @@ mod tests {
         assert_eq!(found.missing.iter().map(|missing| (missing.key, missing.is_settled)).collect::<Vec<_>>(), [(key(&b, 2), false)]);
         assert_eq!(found.missing[0].ticket, page.now);
         assert_eq!(found.orphans.iter().map(|shard| shard.key).collect::<Vec<_>>(), [key(&gone, 2)]);
-        assert_eq!(found.moved.iter().map(|moved| (moved.key, moved.holder, moved.group.1)).collect::<Vec<_>>(), [(key(&c, 1), TargetId(5), 1)]);
+        assert_eq!(
+            found.moved.iter().map(|moved| (moved.key, moved.holder, moved.group.1)).collect::<Vec<_>>(),
+            [(key(&c, 1), TargetId(5), 1)]
+        );
         let found = differ(&map, TargetId(1), &page, &local(&[key(&a, 0), key(&b, 0)]));
         assert_eq!(found, Default::default());
     }

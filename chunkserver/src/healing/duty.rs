@@ -64,9 +64,7 @@ fn spare(map: &ClusterMap, group: &Group, parity: u8) -> i32 {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Belonging {
     /// The target holds its slot.
-    Here {
-        is_settled: bool,
-    },
+    Here { is_settled: bool },
     /// The target held its slot before, and the new holder is not settled.
     StillHere,
     /// Another target holds its slot, and has told that it is complete.
@@ -167,12 +165,7 @@ pub mod tests {
 
     #[test]
     fn riskiest_groups_come_first() {
-        let map = map(&[
-            [(1, 0), (2, 0), (3, 0)],
-            [(1, 9), (2, 0), (3, 0)],
-            [(1, 9), (9, 0), (3, 0)],
-            [(1, 4), (2, 0), (3, 0)],
-        ]);
+        let map = map(&[[(1, 0), (2, 0), (3, 0)], [(1, 9), (2, 0), (3, 0)], [(1, 9), (9, 0), (3, 0)], [(1, 4), (2, 0), (3, 0)]]);
         let found: Vec<_> = duties(&map, TargetId(1)).iter().map(|duty| (duty.name.group, duty.spare, duty.is_settled)).collect();
         assert_eq!(found[..2], [(2, -1, false), (1, 0, false)]);
         assert_eq!(found[2..].iter().map(|(_, spare, _)| *spare).collect::<Vec<_>>(), [1, 1], "a living source is as good as a copy");

@@ -7,9 +7,7 @@ use bytes::Bytes;
 use cairn_common::codec;
 use cairn_common::ids::Hash;
 use cairn_common::map::{ClusterMap, Target as MapTarget};
-use cairn_common::wire::chunkserver::{
-    ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, ShardHeader, ShardKey,
-};
+use cairn_common::wire::chunkserver::{ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, ShardHeader, ShardKey};
 use cairn_common::wire::master::Role;
 use cairn_runtime::Runtime;
 use cairn_runtime::clock::Moment;

@@ -105,7 +105,8 @@ mod tests {
         let id = hash_tree::chunk_id(chunk);
         let key = |index| ShardKey { chunk: id, scheme, index };
         if scheme.is_copies() {
-            let header = |index| ShardHeader { key: key(index), chunk_bytes: chunk.len() as u32, data_hashes: vec![], parity_hashes: vec![] };
+            let header =
+                |index| ShardHeader { key: key(index), chunk_bytes: chunk.len() as u32, data_hashes: vec![], parity_hashes: vec![] };
             return (0..scheme.shards()).map(|index| FetchedShard { header: header(index), blocks: vec![], body: chunk.clone() }).collect();
         }
         let trees = hash_tree::all_blocks(layout, chunk);
@@ -157,7 +158,8 @@ mod tests {
                 let layout = scheme.layout(bytes as u32);
                 let all = shards(scheme, &chunk);
                 for (at, expected) in all.iter().enumerate() {
-                    let others: Vec<&FetchedShard> = all.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, shard)| shard).collect();
+                    let others: Vec<&FetchedShard> =
+                        all.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, shard)| shard).collect();
                     for choice in choices(others.len(), sources_needed(layout)) {
                         let sources: Vec<FetchedShard> = choice.iter().map(|at| others[*at].clone()).collect();
                         let rebuilt = rebuild(&expected.header.key, layout, &sources).expect("it comes back");
@@ -177,7 +179,8 @@ mod tests {
             let layout = scheme.layout(300_001);
             let all = shards(scheme, &chunk);
             for wanted in 0..all.len() {
-                let mut sources: Vec<FetchedShard> = all.iter().enumerate().filter(|(at, _)| *at != wanted).map(|(_, shard)| shard.clone()).collect();
+                let mut sources: Vec<FetchedShard> =
+                    all.iter().enumerate().filter(|(at, _)| *at != wanted).map(|(_, shard)| shard.clone()).collect();
                 sources.truncate(sources_needed(layout));
                 let mut wrong = sources[0].body.to_vec();
                 wrong[1000] ^= 1;

@@ -45,9 +45,8 @@ impl Turns {
     /// The next slots to work on, the first of the list first.
     fn begin(&mut self, unsettled: &[Duty], now: Moment) -> Vec<Duty> {
         self.not_before.retain(|name, _| unsettled.iter().any(|duty| duty.name == *name));
-        let is_due = |duty: &&Duty| {
-            !self.running.contains(&duty.name) && self.not_before.get(&duty.name).is_none_or(|moment| *moment <= now)
-        };
+        let is_due =
+            |duty: &&Duty| !self.running.contains(&duty.name) && self.not_before.get(&duty.name).is_none_or(|moment| *moment <= now);
         let room = SLOTS_AT_ONCE.saturating_sub(self.running.len());
         let due: Vec<Duty> = unsettled.iter().filter(is_due).take(room).copied().collect();
         self.running.extend(due.iter().map(|duty| duty.name));
@@ -76,7 +75,8 @@ impl Healer {
             let map = maps.borrow_and_update().clone();
             self.peers.keep_those_of(&map);
             let id = self.id_on_map(number);
-            let unsettled: Vec<Duty> = id.map(|id| duties(&map, id)).unwrap_or_default().into_iter().filter(|duty| !duty.is_settled).collect();
+            let unsettled: Vec<Duty> =
+                id.map(|id| duties(&map, id)).unwrap_or_default().into_iter().filter(|duty| !duty.is_settled).collect();
             self.patient(number).progress.set_slots(&unsettled.iter().map(|duty| duty.name).collect());
             let now = self.runtime.now();
             let next = turns.next_try(&unsettled).unwrap_or(now.plus(IDLE_PAUSE)).min(now.plus(IDLE_PAUSE));

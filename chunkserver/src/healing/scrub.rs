@@ -86,7 +86,7 @@ impl Position {
     }
 
     fn permille(&self) -> u16 {
-        (u64::from(self.next.prefix(16)) * 1000 >> 16) as u16
+        ((u64::from(self.next.prefix(16)) * 1000) >> 16) as u16
     }
 }
 
@@ -178,7 +178,9 @@ mod tests {
         let position = Position { next: ChunkId([0x80; 32]), passes: 7, rests_until: Timestamp::from_nanos(5) };
         assert_eq!(Position::decode(&position.encode()), Some(position));
         assert_eq!((position.permille(), Position::START.permille()), (501, 0));
-        for wrong in ["", "{}", r#"{"format":1,"next":"zz","passes":1,"rests_until":0}"#, r#"{"format":9,"next":"","passes":1,"rests_until":0}"#] {
+        for wrong in
+            ["", "{}", r#"{"format":1,"next":"zz","passes":1,"rests_until":0}"#, r#"{"format":9,"next":"","passes":1,"rests_until":0}"#]
+        {
             assert_eq!(Position::decode(wrong.as_bytes()), None, "{wrong}");
         }
     }

@@ -161,11 +161,7 @@ impl IndexStore {
         self.rows((Bound::Included(before_chunk(from)), end), limit)
     }
 
-    fn rows(
-        &self,
-        range: (Bound<[u8; KEY_BYTES]>, Bound<[u8; KEY_BYTES]>),
-        limit: usize,
-    ) -> Result<Vec<(ShardKey, Entry)>, IndexError> {
+    fn rows(&self, range: (Bound<[u8; KEY_BYTES]>, Bound<[u8; KEY_BYTES]>), limit: usize) -> Result<Vec<(ShardKey, Entry)>, IndexError> {
         self.read(|transaction| {
             let table = match transaction.open_table(SHARDS) {
                 Ok(table) => table,

@@ -70,11 +70,9 @@ impl Repair {
         let at_least = if self.slots_uncounted > 0 { "at least " } else { "" };
         let left = format!("{at_least}{} shards, {}, in {} slots", self.shards_left, human(self.bytes_left), self.slots_left);
         let mut sentence = match self.eta_seconds {
-            Some(seconds) => format!(
-                "rebuilding or moving: {left} are left, at {}/s: done in about {}",
-                human(self.bytes_per_second),
-                duration(seconds)
-            ),
+            Some(seconds) => {
+                format!("rebuilding or moving: {left} are left, at {}/s: done in about {}", human(self.bytes_per_second), duration(seconds))
+            }
             None => format!("to be rebuilt or moved: {left} are left; nothing is moving right now"),
         };
         if self.shards_stuck > 0 {
@@ -112,7 +110,14 @@ mod tests {
     #[test]
     fn what_is_left_is_told_in_a_sentence() {
         assert_eq!(Repair::default().sentence(), None);
-        let going = Repair { slots_left: 3, shards_left: 12, bytes_left: 12 << 20, bytes_per_second: 1 << 20, eta_seconds: Some(12), ..Repair::default() };
+        let going = Repair {
+            slots_left: 3,
+            shards_left: 12,
+            bytes_left: 12 << 20,
+            bytes_per_second: 1 << 20,
+            eta_seconds: Some(12),
+            ..Repair::default()
+        };
         let expected = "rebuilding or moving: 12 shards, 12.0 MiB, in 3 slots are left, at 1.0 MiB/s: done in about 12 s";
         assert_eq!(going.sentence().as_deref(), Some(expected));
         let stuck = Repair { slots_uncounted: 1, shards_stuck: 2, eta_seconds: None, ..going };

@@ -1,7 +1,7 @@
 //! `cairn status`
 
-use crate::arguments::Status;
 use super::repair::{Repair, Scrub};
+use crate::arguments::Status;
 use crate::commands::token::operator;
 use crate::identity::ask;
 use anyhow::{Result, bail};

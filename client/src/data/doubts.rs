@@ -1,7 +1,7 @@
 //! Telling a target that one of its shards is missing or not what it should be, so that it is repaired now and not when the
 //! scrub comes by. Best effort: the reader does not wait for it, and what is too much is not told.
 
-use super::limits::{DOUBTS_AT_ONCE, DOUBTS_REMEMBERED_MAX, DOUBT_AGAIN_AFTER, GET_LIMIT};
+use super::limits::{DOUBT_AGAIN_AFTER, DOUBTS_AT_ONCE, DOUBTS_REMEMBERED_MAX, GET_LIMIT};
 use crate::ports::Targets;
 use bytes::Bytes;
 use cairn_common::ids::TargetId;

@@ -138,7 +138,12 @@ impl ShardFetch {
         if let Err(error) = &result {
             self.counts.shard_reads_failed.add(1);
             self.counts.shards_corrupt.add(u64::from(error.is_corruption()));
-            tracing::warn!(chunk = ?chunk.id, shard = index, scheme = %chunk.scheme, %target, %error, "a shard could not be read");
+            if error.is_loss() {
+                // Very many while a slot is on its way to a new holder.
+                tracing::debug!(chunk = ?chunk.id, shard = index, scheme = %chunk.scheme, %target, %error, "a shard is missing");
+            } else {
+                tracing::warn!(chunk = ?chunk.id, shard = index, scheme = %chunk.scheme, %target, %error, "a shard could not be read");
+            }
             if error.is_corruption() || error.is_loss() {
                 let key = ShardKey { chunk: chunk.id, scheme: chunk.scheme, index };
                 self.doubts.tell(&self.runtime, &self.targets, target, key);

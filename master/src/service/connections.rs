@@ -132,7 +132,9 @@ fn check_role(peer: &Peer, request: &MasterRequest) -> Result<(), MasterError> {
         MasterRequest::RegisterServer { .. } | MasterRequest::Heartbeat { .. } | MasterRequest::SlotsComplete { .. } => {
             (is_chunkserver, Role::Chunkserver)
         }
-        MasterRequest::Map { .. } | MasterRequest::Usage | MasterRequest::Status | MasterRequest::Chunks { .. } => (is_chunkserver || is_client, Role::Client),
+        MasterRequest::Map { .. } | MasterRequest::Usage | MasterRequest::Status | MasterRequest::Chunks { .. } => {
+            (is_chunkserver || is_client, Role::Client)
+        }
         MasterRequest::OpenSession { .. }
         | MasterRequest::Renew { .. }
         | MasterRequest::CloseSession { .. }

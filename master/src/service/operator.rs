@@ -44,7 +44,8 @@ pub fn change_server(map: &ClusterMap, server: ServerId, change: ServerChange, i
 fn check_drain(map: &ClusterMap, server: ServerId, insist: bool) -> Result<(), MasterError> {
     let before: Vec<&Target> = map.targets.iter().filter(|target| keeps_slots(target.state)).collect();
     let after: Vec<&Target> = before.iter().copied().filter(|target| target.server != server).collect();
-    let worse = map.pools.iter().find_map(|pool| spread_note(pool, &after).filter(|note| spread_note(pool, &before).as_ref() != Some(note)));
+    let worse =
+        map.pools.iter().find_map(|pool| spread_note(pool, &after).filter(|note| spread_note(pool, &before).as_ref() != Some(note)));
     match worse {
         Some(note) if !insist => Err(MasterError::Unwise(format!("without {server}: {note}. Insist with --yes"))),
         _ => Ok(()),

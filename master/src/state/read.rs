@@ -9,8 +9,8 @@ use crate::state::namespace::xattr;
 use crate::state::orphan;
 use crate::state::outcome::Attempt;
 use crate::state::record::{
-    ChunkRecord, ClusterRecord, Counters, Dentry, Detail, GroupRecord, IndexEntry, Inode, PoolUsage, Progress, SessionRecord, StoredChunk, StoredResult,
-    collect, fetch,
+    ChunkRecord, ClusterRecord, Counters, Dentry, Detail, GroupRecord, IndexEntry, Inode, PoolUsage, Progress, SessionRecord, StoredChunk,
+    StoredResult, collect, fetch,
 };
 use crate::store::tables::{Reader, StoreError, Table};
 use cairn_common::attributes::{Attributes, DirectoryEntry, FileKind};
@@ -24,7 +24,6 @@ use cairn_common::wire::master::{MasterError, Mutation, MutationReply};
 use std::collections::BTreeMap;
 
 pub use crate::state::cluster::{DEFAULT_POOL, domains, keeps_slots, servers, targets};
-
 
 // ---- the namespace
 
