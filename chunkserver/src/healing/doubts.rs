@@ -18,6 +18,8 @@ const WAITING_MAX: usize = 4096;
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a shard that could not be restored is left alone.
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
+/// How long a damaged shard that does not belong here is left alone: the audit will delete it.
+const UNNEEDED_PAUSE: Duration = Duration::from_secs(600);
 
 /// The queue of one target.
 #[derive(Default)]
@@ -41,18 +43,23 @@ impl Doubts {
 
 /// What became of a doubt.
 enum Verdict {
-    /// It is sound, or nobody needs it.
+    /// It is sound, or not there and not needed.
     Fine,
     Restored,
+    /// It is damaged, and nobody needs it here.
+    Unneeded,
     /// To be tried again.
     NotYet,
 }
+
+/// Shards that are not looked at before a moment, and whether they are needed.
+type Resting = BTreeMap<ShardKey, (Moment, bool)>;
 
 impl Healer {
     /// The task of one target.
     pub(super) async fn look_at_doubts(self: Arc<Self>, number: usize) {
         let patient = self.patient(number);
-        let mut not_before: BTreeMap<ShardKey, Moment> = BTreeMap::new();
+        let mut resting = Resting::new();
         loop {
             tokio::select! {
                 biased;
@@ -63,24 +70,37 @@ impl Healer {
             let now = self.runtime.now();
             let mut keys = patient.doubts.take();
             keys.extend(patient.target.damaged());
-            keys.extend(not_before.keys());
-            not_before.retain(|_, moment| *moment > now);
-            let mut restored = 0;
-            for key in keys.into_iter().filter(|key| !not_before.contains_key(key)).collect::<Vec<_>>() {
-                match self.settle_doubt(number, id, key).await {
-                    Verdict::Fine => {}
-                    Verdict::Restored => restored += 1,
-                    Verdict::NotYet if not_before.len() < WAITING_MAX => {
-                        not_before.insert(key, now.plus(RETRY_PAUSE));
-                    }
-                    Verdict::NotYet => {}
-                }
+            keys.extend(resting.keys());
+            resting.retain(|_, (until, _)| *until > now);
+            keys.retain(|key| !resting.contains_key(key));
+            if !keys.is_empty() {
+                self.settle_doubts(number, id, keys, &mut resting).await;
             }
-            if restored > 0 {
-                tracing::info!(target = %id, "{restored} missing or damaged shards were restored");
-                if let Err(error) = patient.target.sync().await {
-                    tracing::warn!(target = %id, "{error}");
+            let needed = resting.values().filter(|(_, is_needed)| *is_needed).count();
+            patient.progress.set_damaged(needed as u64);
+        }
+    }
+
+    async fn settle_doubts(&self, number: usize, id: TargetId, keys: BTreeSet<ShardKey>, resting: &mut Resting) {
+        let mut restored = 0;
+        for key in keys {
+            let (pause, is_needed) = match self.settle_doubt(number, id, key).await {
+                Verdict::Fine => continue,
+                Verdict::Restored => {
+                    restored += 1;
+                    continue;
                 }
+                Verdict::Unneeded => (UNNEEDED_PAUSE, false),
+                Verdict::NotYet => (RETRY_PAUSE, true),
+            };
+            if resting.len() < WAITING_MAX {
+                resting.insert(key, (self.runtime.now().plus(pause), is_needed));
+            }
+        }
+        if restored > 0 {
+            tracing::info!(target = %id, "{restored} missing or damaged shards were restored");
+            if let Err(error) = self.patient(number).target.sync().await {
+                tracing::warn!(target = %id, "{error}");
             }
         }
     }
@@ -93,14 +113,14 @@ impl Healer {
             Err(ChunkserverError::NoSuchShard(_)) => false,
             Err(_) => return Verdict::NotYet,
         };
+        let unneeded = if was_damaged { Verdict::Unneeded } else { Verdict::Fine };
         let (chunk, ticket) = match self.master.chunk(key.chunk).await {
             Ok(Some(found)) => found,
-            // Nobody needs it; a damaged one goes with the audit.
-            Ok(None) => return Verdict::Fine,
+            Ok(None) => return unneeded,
             Err(_) => return Verdict::NotYet,
         };
         let map = self.master.map();
-        let Belonging::Here { is_settled } = belonging(&map, &chunk, &key, id) else { return Verdict::Fine };
+        let Belonging::Here { is_settled } = belonging(&map, &chunk, &key, id) else { return unneeded };
         let missing = MissingShard { chunk, key, is_settled, ticket };
         match self.pull(&map, &patient.target, id, &missing).await {
             Ok(()) => {

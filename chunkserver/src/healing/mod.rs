@@ -128,10 +128,7 @@ impl Healer {
     /// The state of every target, as the master is told.
     pub fn status(&self) -> Vec<TargetStatus> {
         let now = self.runtime.now();
-        let status = |patient: &Patient| {
-            let damaged = patient.target.damaged().len() as u64;
-            TargetStatus { healing: patient.progress.status(damaged, now), ..patient.target.status() }
-        };
+        let status = |patient: &Patient| TargetStatus { healing: patient.progress.status(now), ..patient.target.status() };
         self.patients.iter().map(status).collect()
     }
 

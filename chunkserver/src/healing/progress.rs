@@ -24,6 +24,8 @@ struct Counts {
     /// Missing in settled slots, as the last comparison found.
     settled: Lack,
     stuck: BTreeMap<SlotName, u64>,
+    /// Known to be damaged or lost, looked at, and not restored yet.
+    damaged: u64,
     healing: Healing,
     window_start: Moment,
     window_bytes: u64,
@@ -62,6 +64,10 @@ impl Progress {
         self.counts.lock().settled = lack;
     }
 
+    pub fn set_damaged(&self, shards: u64) {
+        self.counts.lock().damaged = shards;
+    }
+
     /// How many shards of a slot can't be rebuilt at present.
     pub fn set_stuck(&self, name: SlotName, shards: u64) {
         self.counts.lock().stuck.insert(name, shards);
@@ -98,10 +104,11 @@ impl Progress {
         (counts.healing.scrub_passes, counts.healing.scrub_permille) = (passes, permille);
     }
 
-    /// What the master is told. `damaged`: shards that are known to be damaged.
-    pub fn status(&self, damaged: u64, now: Moment) -> Healing {
+    /// What the master is told.
+    pub fn status(&self, now: Moment) -> Healing {
         let mut counts = self.counts.lock();
         counts.roll(now);
+        let damaged = counts.damaged;
         let lacks = || counts.slots.values().flatten();
         Healing {
             slots_left: counts.slots.len() as u64,
@@ -146,21 +153,24 @@ mod tests {
         progress.set_lack(a, Lack { shards: 3, bytes: 3000 });
         progress.repaired(Some(a), 1000, false, at(100));
         progress.repaired(Some(b), 1000, false, at(100));
-        let status = progress.status(1, at(100));
+        progress.set_damaged(1);
+        let status = progress.status(at(100));
         assert_eq!((status.slots_left, status.slots_uncounted, status.shards_left, status.bytes_left), (2, 1, 3, 2000));
+        assert_eq!(status.shards_missing, 1);
+        progress.set_damaged(0);
         assert_eq!((status.shards_repaired, status.bytes_repaired, status.damaged_repaired), (2, 2000, 0));
         progress.set_stuck(a, 2);
         progress.set_slots(&BTreeSet::from([b]));
-        let status = progress.status(0, at(100));
+        let status = progress.status(at(100));
         assert_eq!((status.slots_left, status.shards_left, status.shards_stuck), (1, 0, 0));
     }
 
     #[test]
     fn the_rate_is_of_the_last_seconds() {
         let progress = Progress::default();
-        progress.status(0, at(10));
+        progress.status(at(10));
         progress.repaired(None, 8000, true, at(11));
-        assert_eq!(progress.status(0, at(14)).bytes_per_second, 2000);
-        assert_eq!(progress.status(0, at(20)).bytes_per_second, 0);
+        assert_eq!(progress.status(at(14)).bytes_per_second, 2000);
+        assert_eq!(progress.status(at(20)).bytes_per_second, 0);
     }
 }
