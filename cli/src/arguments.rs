@@ -71,6 +71,9 @@ pub struct Master {
     /// Memory for cached tables, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     pub cache: u64,
+    /// How long a chunkserver may be silent before its data is rebuilt elsewhere: 30s, 10m. At least 5 s.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration_seconds)]
+    pub dead_after: u64,
     /// Write the address to this file once the master serves (for scripts).
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
@@ -95,7 +98,52 @@ pub enum MasterAction {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Chunkserver {
+    #[command(subcommand)]
+    pub action: Option<ChunkserverAction>,
+    #[command(flatten)]
+    pub role: ChunkserverRole,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ChunkserverAction {
+    /// Show all chunkservers and their disks.
+    List(ChunkserverList),
+    /// Move everything off a chunkserver, so that it can be removed. It serves what it has meanwhile.
+    Drain(ChunkserverChange),
+    /// Put a drained chunkserver back into service.
+    Undrain(ChunkserverChange),
+    /// Forget a drained or dead chunkserver, for good.
+    Remove(ChunkserverChange),
+}
+
+#[derive(Debug, Args)]
+pub struct ChunkserverList {
+    #[command(flatten)]
+    pub access: Access,
+    /// Data directory of a master on this machine, whose own certificate is used.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["token", "identity"])]
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ChunkserverChange {
+    /// As `cairn chunkserver list` shows it: s3, or 3.
+    #[arg(value_name = "ID", value_parser = server_id)]
+    pub server: u32,
+    /// Do it even if it costs redundancy, or the last copy of something.
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub access: Access,
+    /// Data directory of a master on this machine, whose own certificate is used.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["token", "identity"])]
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ChunkserverRole {
     /// Address of the master. Remembered after the first start.
     #[arg(long, value_name = "ADDR", env = "CAIRN_MASTER")]
     pub master: Option<SocketAddr>,
@@ -111,6 +159,12 @@ pub struct Chunkserver {
     /// Where this server stands, for spreading data: rack=a, host=b. May be repeated.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
+    /// How fast lost data is rebuilt onto this server, in MiB a second; an eighth of it while clients are at work here.
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub repair_rate: u64,
+    /// How fast stored data is read over to find rot, in MiB a second and disk [default: a pass in 14 days, at least 1 MiB/s].
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub scrub_rate: Option<u64>,
     /// Write the address to this file once the chunkserver serves (for scripts).
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
@@ -216,6 +270,10 @@ impl From<TokenRole> for Role {
             TokenRole::Client => Role::Client,
         }
     }
+}
+
+fn server_id(text: &str) -> Result<u32, String> {
+    text.strip_prefix('s').unwrap_or(text).parse().map_err(|_| "write the number of a chunkserver, for example s3".to_owned())
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -54,6 +54,12 @@ impl SlotMask {
     pub fn count(self) -> u8 {
         self.0.count_ones() as u8
     }
+
+    /// Which shard lies in a slot, if any does.
+    pub fn shard_in(self, slot: u8) -> Option<u8> {
+        let bit = 1u32.checked_shl(slot.into())?;
+        (self.0 & bit != 0).then(|| (self.0 & (bit - 1)).count_ones() as u8)
+    }
 }
 
 impl std::fmt::Debug for SlotMask {

@@ -71,6 +71,33 @@ impl ChunkId {
         let word = u32::from_be_bytes([self.0[0], self.0[1], self.0[2], self.0[3]]);
         if bits == 0 { 0 } else { word >> (32 - u32::from(bits)) }
     }
+
+    /// The first id of a placement group (`group` is below `1 << bits`).
+    pub fn first_of_group(group: u32, bits: u8) -> Self {
+        debug_assert!(bits <= 32);
+        let word = if bits == 0 { 0 } else { group << (32 - u32::from(bits)) };
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&word.to_be_bytes());
+        Self(id)
+    }
+
+    /// Where a placement group ends: the first id of the next; `None` for the last.
+    pub fn end_of_group(group: u32, bits: u8) -> Option<Self> {
+        (u64::from(group) + 1 < 1 << bits).then(|| Self::first_of_group(group + 1, bits))
+    }
+
+    /// The id behind this one; `None` after the last.
+    pub fn next(self) -> Option<Self> {
+        let mut id = self.0;
+        for byte in id.iter_mut().rev() {
+            let (sum, overflows) = byte.overflowing_add(1);
+            *byte = sum;
+            if !overflows {
+                return Some(Self(id));
+            }
+        }
+        None
+    }
 }
 
 fn write_short_hex(bytes: &[u8; 32], f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,5 +120,32 @@ impl fmt::Display for ChunkId {
     /// All 64 hexadecimal digits, as `b3sum` prints them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ChunkId;
+
+    #[test]
+    fn groups_are_ranges_of_ids() {
+        assert_eq!(ChunkId::first_of_group(0, 0), ChunkId([0; 32]));
+        for bits in [1, 4, 8, 12] {
+            for group in [0, 1, (1 << bits) - 1] {
+                let first = ChunkId::first_of_group(group, bits);
+                assert_eq!(first.prefix(bits), group);
+                assert_eq!(ChunkId::end_of_group(group, bits).is_none(), group + 1 == 1 << bits);
+                assert!(group == 0 || ChunkId::first_of_group(group - 1, bits) < first);
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_has_a_successor_but_the_last() {
+        let mut id = [7; 32];
+        id[31] = 255;
+        let next = ChunkId(id).next().expect("not the last");
+        assert_eq!((next.0[30], next.0[31]), (8, 0));
+        assert_eq!(ChunkId([255; 32]).next(), None);
     }
 }

@@ -42,6 +42,10 @@ pub const MESSAGE_BODY_BYTES_MAX: usize = SHARD_BYTES_MAX;
 pub const DIRECTORY_PAGE_ENTRIES_MAX: u32 = 1024;
 /// Extents in one page of a file's map.
 pub const EXTENT_PAGE_MAX: u32 = 4096;
+/// Chunks in one page of a listing for chunkservers.
+pub const CHUNK_PAGE_MAX: u32 = 4096;
+/// Shards that one message may doubt.
+pub const DOUBTED_KEYS_MAX: usize = 256;
 /// Extents in one commit.
 pub const COMMIT_EXTENTS_MAX: usize = 16_384;
 

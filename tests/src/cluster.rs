@@ -1,6 +1,6 @@
 //! A cluster of real roles on simulated machines.
 
-use cairn_chunkserver::TargetSettings;
+use cairn_chunkserver::{HealingSettings, TargetSettings};
 use cairn_client::FileSystem;
 use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::Role;
@@ -29,6 +29,8 @@ pub struct SimCluster {
     pub scheme: Scheme,
     pub master: Node,
     pub chunkservers: Vec<Node>,
+    /// Of chunkservers started from now on.
+    pub healing: HealingSettings,
 }
 
 impl SimCluster {
@@ -46,10 +48,10 @@ impl SimCluster {
     pub fn off(world: World, scheme: Scheme, chunkservers: usize) -> Self {
         let master = world.node("master");
         let nodes = (1..=chunkservers).map(|number| world.node(&format!("chunkserver-{number}"))).collect();
-        Self { world, scheme, master, chunkservers: nodes }
+        Self { world, scheme, master, chunkservers: nodes, healing: HealingSettings::default() }
     }
 
-    fn master_address(&self) -> SocketAddr {
+    pub fn master_address(&self) -> SocketAddr {
         self.master.address(MASTER_PORT)
     }
 
@@ -69,6 +71,7 @@ impl SimCluster {
             data: vec![PathBuf::from(DATA_DIRECTORY)],
             labels: Default::default(),
             target: TargetSettings { segment_bytes: SEGMENT_BYTES, reserve_bytes: Some(1 << 20), ..TargetSettings::default() },
+            healing: self.healing.clone(),
         }
     }
 
@@ -165,7 +168,7 @@ impl SimCluster {
     }
 }
 
-fn credentials(role: Role, name: &str) -> Credentials {
+pub fn credentials(role: Role, name: &str) -> Credentials {
     let identity = Identity { role, name: name.to_owned(), certificate: Vec::new(), private_key: Vec::new() };
     Credentials { identity: Some(identity), trust: trust() }
 }

@@ -124,6 +124,23 @@ impl Workload {
         if self.model.remove(&name) { result } else { expect_not_found(result) }
     }
 
+    /// Removes all files.
+    pub async fn remove_everything(&mut self) {
+        for name in std::mem::take(&mut self.model.files).into_keys() {
+            self.fs.unlink(self.directory, name.as_bytes()).await.expect("the file is there");
+        }
+    }
+
+    /// Removes, through another client, whatever files there are: this one has died.
+    pub async fn forget_everything(self, other: &FileSystem) {
+        for number in 0..NAMES {
+            match other.unlink(self.directory, format!("file-{number}").as_bytes()).await {
+                Ok(()) | Err(FsError::NotFound) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
     async fn compare(&self, name: &str) -> Result<(), FsError> {
         let found = self.fs.lookup(self.directory, name.as_bytes()).await;
         match self.model.files.get(name) {

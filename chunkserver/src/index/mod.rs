@@ -21,6 +21,8 @@ pub use store::{Covered, IndexError, IndexStore, StoreOpening};
 
 use crate::cache::Cache;
 use crate::segment::{Position, SegmentNumber};
+use cairn_common::ids::ChunkId;
+use cairn_common::scheme::Scheme;
 use cairn_common::wire::chunkserver::ShardKey;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +59,14 @@ impl Flush {
     pub fn spent(&self) -> &[SegmentNumber] {
         &self.spent
     }
+}
+
+/// Some of the shards that are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    pub shards: Vec<(ShardKey, Entry)>,
+    /// All shards of chunks before this one are in it; `None` if it reaches to the end of what was asked for.
+    pub next: Option<ChunkId>,
 }
 
 /// What memory knows of a key.
@@ -129,6 +139,31 @@ impl Index {
             }
         }
         Ok(found)
+    }
+
+    /// The shards of chunks from `from` on and before `until`, in order: about `limit` of them, and where the next page begins
+    /// if there may be more. All shards of a chunk are on one page. Blocks.
+    pub fn page(&self, from: ChunkId, until: Option<ChunkId>, limit: usize) -> Result<Page, IndexError> {
+        loop {
+            let flushes = self.memory.lock().flushes;
+            let mut stored = self.store.chunks(from, until, limit)?;
+            let last = stored.last().filter(|_| stored.len() == limit).map(|(last, _)| last.chunk);
+            // The last chunk may have more shards than fit: it begins the next page, unless nothing else is on this one.
+            let next = match last {
+                Some(last) if last > from => {
+                    stored.retain(|(key, _)| key.chunk < last);
+                    Some(last)
+                }
+                Some(_) => from.next(),
+                None => None,
+            };
+            let end = next.or(until);
+            let memory = self.memory.lock();
+            if memory.flushes == flushes {
+                return Ok(Page { shards: memory.overlay(stored, from, end), next });
+            }
+            // What was read may lack what a flush has just taken out of memory.
+        }
     }
 
     /// Makes changes visible. Their records have been written.
@@ -226,6 +261,21 @@ impl Index {
 }
 
 impl Memory {
+    /// What is there of a range, given what redb has of it.
+    fn overlay(&self, stored: Vec<(ShardKey, Entry)>, from: ChunkId, until: Option<ChunkId>) -> Vec<(ShardKey, Entry)> {
+        let mut merged: BTreeMap<ShardKey, Entry> = stored.into_iter().collect();
+        let start = ShardKey { chunk: from, scheme: Scheme::copies(0), index: 0 };
+        for layer in [&*self.flushing, &self.recent] {
+            for (key, entry) in layer.range(start..).take_while(|(key, _)| until.is_none_or(|until| key.chunk < until)) {
+                match entry {
+                    Some(entry) => merged.insert(*key, *entry),
+                    None => merged.remove(key),
+                };
+            }
+        }
+        merged.into_iter().collect()
+    }
+
     fn find(&mut self, key: &ShardKey) -> Known {
         let changed = self.recent.get(key).or_else(|| self.flushing.get(key)).copied();
         match changed {

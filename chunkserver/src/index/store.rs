@@ -12,6 +12,7 @@
 use super::backend::FileBackend;
 use super::entry::{ENTRY_BYTES, Entry, KEY_BYTES, SegmentUse, USE_BYTES, decode_key, encode_key};
 use crate::segment::{Position, SegmentNumber, TargetUuid};
+use cairn_common::ids::ChunkId;
 use cairn_common::wire::chunkserver::ShardKey;
 use cairn_runtime::disk::{Disk, OpenMode};
 use parking_lot::RwLock;
@@ -150,20 +151,30 @@ impl IndexStore {
 
     /// Up to `limit` entries behind the key `after`, in order. Blocks.
     pub fn page(&self, after: Option<ShardKey>, limit: usize) -> Result<Vec<(ShardKey, Entry)>, IndexError> {
+        let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(encode_key(&key)));
+        self.rows((start, Bound::Unbounded), limit)
+    }
+
+    /// Up to `limit` entries of chunks from `from` on and before `until`, in order. Blocks.
+    pub fn chunks(&self, from: ChunkId, until: Option<ChunkId>, limit: usize) -> Result<Vec<(ShardKey, Entry)>, IndexError> {
+        let end = until.map_or(Bound::Unbounded, |until| Bound::Excluded(before_chunk(until)));
+        self.rows((Bound::Included(before_chunk(from)), end), limit)
+    }
+
+    fn rows(&self, range: (Bound<[u8; KEY_BYTES]>, Bound<[u8; KEY_BYTES]>), limit: usize) -> Result<Vec<(ShardKey, Entry)>, IndexError> {
         self.read(|transaction| {
             let table = match transaction.open_table(SHARDS) {
                 Ok(table) => table,
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
                 Err(error) => return Err(error.into()),
             };
-            let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(encode_key(&key)));
-            let mut page = Vec::new();
-            for row in table.range((start, Bound::Unbounded))?.take(limit) {
+            let mut rows = Vec::new();
+            for row in table.range(range)?.take(limit) {
                 let (key, entry) = row?;
                 let key = decode_key(&key.value()).ok_or_else(|| IndexError::Damaged("a key has no valid scheme".to_owned()))?;
-                page.push((key, Entry::decode(&entry.value())));
+                rows.push((key, Entry::decode(&entry.value())));
             }
-            Ok(page)
+            Ok(rows)
         })
     }
 
@@ -230,6 +241,13 @@ impl IndexStore {
         let file = self.disk.open(&self.path, OpenMode::CreateOrOpen).map_err(redb::Error::Io)?;
         Ok(Database::builder().set_cache_size(self.cache_bytes).create_with_backend(FileBackend(file))?)
     }
+}
+
+/// Before the keys of all shards of the chunk.
+fn before_chunk(chunk: ChunkId) -> [u8; KEY_BYTES] {
+    let mut bytes = [0; KEY_BYTES];
+    bytes[..chunk.0.len()].copy_from_slice(&chunk.0);
+    bytes
 }
 
 fn not_open() -> IndexError {

@@ -14,6 +14,7 @@
 
 use super::Shared;
 use super::serve::Server;
+use crate::healing::master::MasterHandle;
 use cairn_common::codec;
 use cairn_common::ids::{MapEpoch, ServerId, TargetId};
 use cairn_common::limits::HEARTBEAT_INTERVAL;
@@ -41,7 +42,6 @@ pub struct MasterLink {
     pause: Duration,
     /// Since when there is trouble that was logged; `None` while all is well.
     complained: Option<Moment>,
-    epoch: MapEpoch,
 }
 
 /// Why the link broke.
@@ -59,7 +59,7 @@ enum LinkError {
 
 impl MasterLink {
     pub(super) fn new(shared: Arc<Shared>, endpoint: Arc<dyn Endpoint>, server: Server) -> Self {
-        Self { shared, endpoint, server, pause: PAUSE_MIN, complained: None, epoch: MapEpoch::default() }
+        Self { shared, endpoint, server, pause: PAUSE_MIN, complained: None }
     }
 
     pub async fn run(mut self) {
@@ -78,6 +78,7 @@ impl MasterLink {
         let connection = self.connect().await?;
         let _serving = self.shared.runtime.spawn("chunkserver for the master", self.server.clone().serve(connection.clone()));
         let result = self.join_and_report(&connection).await;
+        self.master().lost();
         connection.close("the link is begun anew");
         result
     }
@@ -86,6 +87,9 @@ impl MasterLink {
         loop {
             let server = self.register(connection).await?;
             self.note_success(server);
+            self.master().found(connection, server);
+            // The master may have lost its last words, and with them a map.
+            self.fetch_map(connection, MapEpoch(0)).await?;
             let refusal = self.report(connection, server).await?;
             tracing::info!("the master does not know us any more ({refusal}): registering again");
             self.shared.runtime.sleep(PAUSE_MIN).await;
@@ -145,16 +149,35 @@ impl MasterLink {
             let request = MasterRequest::Heartbeat {
                 server,
                 incarnation: self.shared.incarnation,
-                known: self.epoch,
-                targets: self.shared.targets.iter().map(|target| target.status()).collect(),
+                known: self.master().map().epoch,
+                targets: self.shared.healer.status(),
             };
             match self.ask(connection, &request).await {
-                Ok(MasterReply::Heartbeat { epoch }) => self.epoch = epoch,
+                Ok(MasterReply::Heartbeat { epoch }) => {
+                    if epoch != self.master().map().epoch {
+                        self.fetch_map(connection, self.master().map().epoch).await?;
+                    }
+                }
                 Ok(other) => return Err(LinkError::Nonsense(format!("{other:?} to a heartbeat"))),
                 Err(LinkError::Refused(refusal)) => return Ok(refusal),
                 Err(error) => return Err(error),
             }
             self.shared.runtime.sleep(HEARTBEAT_INTERVAL).await;
+        }
+    }
+
+    fn master(&self) -> &MasterHandle {
+        &self.shared.healer.master
+    }
+
+    /// Fetches the map if it is another than the known one.
+    async fn fetch_map(&self, connection: &Arc<dyn Connection>, known: MapEpoch) -> Result<(), LinkError> {
+        match self.ask(connection, &MasterRequest::Map { known }).await? {
+            MasterReply::Map(map) => {
+                map.into_iter().for_each(|map| self.master().take_map(map));
+                Ok(())
+            }
+            other => Err(LinkError::Nonsense(format!("{other:?} to a question for the map"))),
         }
     }
 

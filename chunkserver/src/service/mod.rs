@@ -12,6 +12,8 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+use crate::healing::master::MasterHandle;
+use crate::healing::{Healer, HealingSettings};
 use crate::target::{ClusterKey, OpenError, Target, TargetSettings};
 use cairn_common::ids::{Incarnation, TargetId};
 use cairn_runtime::Runtime;
@@ -42,6 +44,7 @@ pub struct Settings {
     /// Failure domains and whatever else placement rules go by: `rack=a`, `host=b`.
     pub labels: BTreeMap<String, String>,
     pub target: TargetSettings,
+    pub healing: HealingSettings,
 }
 
 /// A chunkserver that has started.
@@ -70,6 +73,7 @@ struct Shared {
     incarnation: Incarnation,
     targets: Vec<Target>,
     settings: Settings,
+    healer: Arc<Healer>,
 }
 
 impl Shared {
@@ -91,7 +95,9 @@ pub async fn run(
     let targets = open_targets(&runtime, &settings, cluster).await?;
     let endpoint = runtime.network.bind(settings.listen, credentials).map_err(StartError::Bind)?;
     let incarnation = Incarnation(runtime.random_u64());
-    let shared = Arc::new(Shared { runtime, incarnation, targets, settings });
+    let master = Arc::new(MasterHandle::new(runtime.clone(), incarnation));
+    let healer = Healer::new(runtime.clone(), settings.healing.clone(), &targets, master, endpoint.clone());
+    let shared = Arc::new(Shared { runtime, incarnation, targets, settings, healer });
     let tasks = start_tasks(&shared, &endpoint);
     let serving = Serving { address: endpoint.local_address(), incarnation };
     tracing::info!("chunkserver listens on {} with {} targets", serving.address, shared.targets.len());
@@ -138,7 +144,7 @@ fn start_tasks(shared: &Arc<Shared>, endpoint: &Arc<dyn Endpoint>) -> Vec<TaskGu
         runtime.spawn("chunkserver master link", master_link::MasterLink::new(shared.clone(), endpoint.clone(), server).run()),
         runtime.spawn("chunkserver space", measure(shared.clone())),
     ];
-    tasks.into_iter().map(|task| task.abort_on_drop()).collect()
+    tasks.into_iter().map(|task| task.abort_on_drop()).chain(shared.healer.start()).collect()
 }
 
 /// Keeps the figures of heartbeats fresh. A disk that hangs holds up only its own figures.

@@ -2,12 +2,12 @@
 
 use super::Shared;
 use super::admission::Admission;
-use crate::target::{Put, Target};
+use crate::target::{Put, Target, check_key};
 use bytes::Bytes;
 use cairn_common::codec;
 use cairn_common::ids::{Incarnation, TargetId};
-use cairn_common::limits::MESSAGE_BODY_BYTES_MAX;
-use cairn_common::wire::chunkserver::{ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest};
+use cairn_common::limits::{DOUBTED_KEYS_MAX, MESSAGE_BODY_BYTES_MAX, MIB};
+use cairn_common::wire::chunkserver::{ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, TargetStatus};
 use cairn_common::wire::master::Role;
 use cairn_runtime::network::{Connection, Endpoint, IncomingCall, Message, Peer};
 use std::sync::Arc;
@@ -68,6 +68,9 @@ impl Server {
         }
         let known = target_of(&request).filter(|id| self.shared.target(*id).is_some());
         let body_bytes = body_bytes(&request, &message.body)?;
+        if peer.has_role(Role::Client) {
+            self.shared.healer.pacer.note_foreground();
+        }
         let _turn = self.admission.turn(&self.shared.runtime, known, body_bytes).await?;
         self.carry_out(request, message.body).await
     }
@@ -92,8 +95,19 @@ impl Server {
                 ChunkserverReply::Deleted { shards: self.target(target)?.delete(keys, put_before).await? }
             }
             ChunkserverRequest::Status => {
-                let identified = self.shared.targets.iter().filter(|target| target.identity().id.is_some());
-                ChunkserverReply::Status { targets: identified.map(Target::status).collect() }
+                let identified = |status: &TargetStatus| self.shared.target(status.target).is_some();
+                ChunkserverReply::Status { targets: self.shared.healer.status().into_iter().filter(identified).collect() }
+            }
+            ChunkserverRequest::Fetch { target, key } => {
+                let (header, blocks, body) = self.target(target)?.fetch(key).await?;
+                return Ok((ChunkserverReply::Fetched { header, blocks }, body));
+            }
+            ChunkserverRequest::Doubt { target, keys } => {
+                keys.iter().take(DOUBTED_KEYS_MAX).try_for_each(check_key)?;
+                match self.shared.healer.note_doubts(target, &keys[..keys.len().min(DOUBTED_KEYS_MAX)]) {
+                    true => ChunkserverReply::Doubted,
+                    false => return Err(ChunkserverError::NoSuchTarget(target)),
+                }
             }
         };
         Ok((reply, Bytes::new()))
@@ -116,12 +130,13 @@ impl Server {
 fn may_ask(peer: &Peer, request: &ChunkserverRequest) -> bool {
     let is_server = peer.has_role(Role::Master) || peer.has_role(Role::Chunkserver);
     match request {
-        ChunkserverRequest::Delete { .. } => is_server,
+        ChunkserverRequest::Delete { .. } | ChunkserverRequest::Fetch { .. } => is_server,
         ChunkserverRequest::Put { .. }
         | ChunkserverRequest::Get { .. }
         | ChunkserverRequest::Proof { .. }
         | ChunkserverRequest::Sync { .. }
         | ChunkserverRequest::Check { .. }
+        | ChunkserverRequest::Doubt { .. }
         | ChunkserverRequest::Status => is_server || peer.has_role(Role::Client),
     }
 }
@@ -133,6 +148,8 @@ fn target_of(request: &ChunkserverRequest) -> Option<TargetId> {
         | ChunkserverRequest::Proof { target, .. }
         | ChunkserverRequest::Sync { target, .. }
         | ChunkserverRequest::Check { target, .. }
+        | ChunkserverRequest::Fetch { target, .. }
+        | ChunkserverRequest::Doubt { target, .. }
         | ChunkserverRequest::Delete { target, .. } => Some(*target),
         ChunkserverRequest::Status => None,
     }
@@ -147,6 +164,7 @@ fn body_bytes(request: &ChunkserverRequest, body: &Bytes) -> Result<usize, Chunk
             Err(ChunkserverError::Malformed(format!("{bytes} bytes are more than a shard")))
         }
         ChunkserverRequest::Get { bytes, .. } => Ok(*bytes as usize),
+        ChunkserverRequest::Fetch { .. } => Ok(MIB as usize),
         _ => Ok(0),
     }
 }

@@ -1,6 +1,7 @@
 //! The service on the simulated network, with a master of a few lines.
 
 use super::{Serving, Settings, StartError, run};
+use crate::healing::HealingSettings;
 use crate::target::{OpenError, TargetSettings};
 use bytes::Bytes;
 use cairn_common::codec;
@@ -59,6 +60,7 @@ impl MasterBook {
                 self.health = targets.iter().map(|target| target.health).collect();
                 Ok(MasterReply::Heartbeat { epoch: MapEpoch(1) })
             }
+            MasterRequest::Map { .. } => Ok(MasterReply::Map(None)),
             _ => Err(MasterError::Malformed("who is this?".to_owned())),
         }
     }
@@ -104,6 +106,7 @@ impl Cluster {
             data: data.iter().map(PathBuf::from).collect(),
             labels: BTreeMap::new(),
             target: TargetSettings { index_cache_bytes: 1 << 20, ..TargetSettings::default() },
+            healing: HealingSettings::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::segment::files::SegmentFiles;
 use crate::segment::record::ShardMeta;
 use cairn_common::ids::TargetId;
 use cairn_common::limits::DEAD_AFTER;
-use cairn_common::wire::chunkserver::{ChunkserverError, ShardKey, TargetHealth, TargetStatus};
+use cairn_common::wire::chunkserver::{ChunkserverError, Healing, ShardKey, TargetHealth, TargetStatus};
 use cairn_runtime::Runtime;
 use cairn_runtime::clock::Moment;
 use parking_lot::Mutex;
@@ -132,6 +132,11 @@ impl Core {
         }
     }
 
+    /// Shards known to be damaged.
+    pub fn damaged(&self) -> Vec<ShardKey> {
+        self.damaged.lock().iter().copied().collect()
+    }
+
     pub fn is_damaged(&self, key: &ShardKey) -> bool {
         self.damaged.lock().contains(key)
     }
@@ -174,6 +179,7 @@ impl Core {
             total_bytes: used_bytes + space.room(),
             shards: self.index.shards(),
             corrupt_shards: self.corrupt_shards.load(Ordering::Relaxed),
+            healing: Healing::default(),
         }
     }
 }

@@ -24,6 +24,7 @@ mod writer;
 mod tests;
 
 pub use identity::{ClusterKey, Identity};
+pub use verify::{check_key, verify_put};
 
 use self::batch::{PutRequest, Request, WriteState};
 use self::core::{Core, CoreParts};
@@ -35,7 +36,7 @@ use crate::segment::TargetUuid;
 use crate::segment::appender::Appender;
 use crate::segment::files::SegmentFiles;
 use bytes::Bytes;
-use cairn_common::ids::{Hash, TargetId};
+use cairn_common::ids::{ChunkId, Hash, TargetId};
 use cairn_common::limits::{GIB, MIB};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::{ChunkserverError, ShardHeader, ShardKey, ShardProof, TargetStatus};
@@ -140,6 +141,22 @@ pub struct Put {
     pub sync: bool,
 }
 
+/// A shard that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListedShard {
+    pub key: ShardKey,
+    /// The newest ticket of its puts.
+    pub ticket: Timestamp,
+}
+
+/// A page of what is there, in order of chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    pub shards: Vec<ListedShard>,
+    /// Where the next page begins; `None` if this one reaches to the end of what was asked for.
+    pub next: Option<ChunkId>,
+}
+
 /// An open target. Cheap to clone; its writer ends when the last clone is dropped.
 #[derive(Clone)]
 pub struct Target {
@@ -237,6 +254,42 @@ impl Target {
             present.extend(self.read(move |reader| keys.iter().map(|key| reader.is_present(key)).collect::<Result<Vec<_>, _>>()).await?);
         }
         Ok(present)
+    }
+
+    /// The whole shard and what another target needs to store it.
+    pub async fn fetch(&self, key: ShardKey) -> Result<(ShardHeader, Vec<Hash>, Bytes), ChunkserverError> {
+        verify::check_key(&key)?;
+        let (meta, body) = self.read(move |reader| reader.whole(&key)).await?;
+        let is_parity = !key.scheme.is_copies() && key.index >= key.scheme.data_shards();
+        let blocks = if is_parity { meta.blocks.clone() } else { Vec::new() };
+        Ok((meta.header.clone(), blocks, body))
+    }
+
+    /// Reads a shard from the disk and checks it against its hashes. `Corrupt` if it is not sound, `NoSuchShard` if it is not
+    /// there; else the length of its record.
+    pub async fn examine(&self, key: ShardKey) -> Result<u32, ChunkserverError> {
+        verify::check_key(&key)?;
+        let core = self.core.clone();
+        let turn = self.waiting_reads.clone().acquire_owned().await.map_err(|_| ChunkserverError::Unavailable)?;
+        let examine = move || {
+            let _turn = turn;
+            Reader { core: &core, wait: Wait::Allowed }.examine(&key).map_err(refusal)
+        };
+        self.core.runtime.blocking(examine).await
+    }
+
+    /// The shards of chunks from `from` on and before `until`: about `limit` of them.
+    pub async fn list(&self, from: ChunkId, until: Option<ChunkId>, limit: usize) -> Result<Listing, ChunkserverError> {
+        let core = self.core.clone();
+        let page = self.core.runtime.blocking(move || core.index.page(from, until, limit)).await;
+        let page = page.map_err(|error| ChunkserverError::TargetFailed { target: self.core.id(), reason: error.to_string() })?;
+        let shards = page.shards.into_iter().map(|(key, entry)| ListedShard { key, ticket: entry.ticket }).collect();
+        Ok(Listing { shards, next: page.next })
+    }
+
+    /// Shards that were found to be damaged and have not been replaced.
+    pub fn damaged(&self) -> Vec<ShardKey> {
+        self.core.damaged()
     }
 
     /// Makes everything acknowledged so far survive a power loss.

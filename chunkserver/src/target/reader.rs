@@ -4,6 +4,7 @@
 //! What is read is not verified here: every client verifies, with a hash that does not come from us.
 
 use super::core::Core;
+use super::verify::is_sound;
 use crate::index::{Entry, IndexError, Known};
 use crate::segment::Place;
 use crate::segment::record::{Record, RecordShape, ShardMeta, Stand};
@@ -79,6 +80,23 @@ impl Reader<'_> {
         self.with_entry(key, |entry| Ok(proof_of(&*self.head(key, entry)?, data_index)?))
     }
 
+    /// The whole shard, with what is kept with it. Not checked: whoever stores it checks it.
+    pub fn whole(self, key: &ShardKey) -> Result<(Arc<ShardMeta>, Bytes), ReadError> {
+        self.with_entry(key, |entry| Ok((self.head(key, entry)?, self.payload(&entry.place, 0, entry.place.payload_bytes)?)))
+    }
+
+    /// Reads and hashes the whole shard. If it is not what it should be, the damage is noted; the error then is `Corrupt`.
+    pub fn examine(self, key: &ShardKey) -> Result<u32, ReadError> {
+        self.with_entry(key, |entry| {
+            let meta = self.fresh_head(key, entry)?;
+            let payload = self.payload(&entry.place, 0, entry.place.payload_bytes)?;
+            match is_sound(&meta, &payload) {
+                true => Ok(entry.place.record_bytes),
+                false => Err(ReadError::Damaged("its bytes do not hash to what they should".to_owned())),
+            }
+        })
+    }
+
     /// Whether the shard is there and its head can be read.
     pub fn is_present(self, key: &ShardKey) -> Result<bool, ReadError> {
         match self.with_entry(key, |entry| self.head(key, entry).map(drop)) {
@@ -97,17 +115,21 @@ impl Reader<'_> {
         {
             return Ok(meta);
         }
+        let meta = self.fresh_head(key, entry)?;
+        let weight = (meta.blocks.len() + 8) * size_of::<Hash>();
+        self.core.heads.lock().insert(*key, (*place, meta.clone()), weight);
+        Ok(meta)
+    }
+
+    /// The same as it is on the disk.
+    fn fresh_head(self, key: &ShardKey, entry: &Entry) -> Result<Arc<ShardMeta>, ReadError> {
+        let place = &entry.place;
         let mut head = vec![0; place.payload_at as usize];
         self.read_file(place, &mut head, place.offset)?;
         let stand = Stand { uuid: self.core.identity.lock().uuid, at: place.position() };
         let record = RecordShape::peek(&head, stand).and_then(|shape| Record::decode_head(&head, &shape));
         match record {
-            Ok(Record::Shard(meta)) if meta.header.key == *key => {
-                let meta = Arc::new(meta);
-                let weight = (meta.blocks.len() + 8) * size_of::<Hash>();
-                self.core.heads.lock().insert(*key, (*place, meta.clone()), weight);
-                Ok(meta)
-            }
+            Ok(Record::Shard(meta)) if meta.header.key == *key => Ok(Arc::new(meta)),
             Ok(_) => Err(ReadError::Damaged("its place holds another record".to_owned())),
             Err(error) => Err(ReadError::Damaged(error.to_string())),
         }

@@ -1,31 +1,41 @@
 //! `cairn chunkserver`
 
-use crate::arguments::Chunkserver;
+use crate::arguments::{Chunkserver, ChunkserverRole};
 use crate::identity::{Wanted, membership};
 use crate::signals;
 use anyhow::{Context, Result};
-use cairn_chunkserver::TargetSettings;
 use cairn_chunkserver::service::{Serving, Settings, run as serve};
+use cairn_chunkserver::{HealingSettings, TargetSettings};
+use cairn_common::limits::MIB;
 use cairn_common::wire::master::Role;
 use cairn_runtime::Runtime;
 use tokio::sync::oneshot;
 
 pub fn run(options: Chunkserver) -> Result<()> {
-    super::in_role("chunkserver", |runtime| async move { start(runtime, options).await })
+    match options.action {
+        None => super::in_role("chunkserver", |runtime| async move { start(runtime, options.role).await }),
+        Some(action) => super::servers::run(action),
+    }
 }
 
-async fn start(runtime: Runtime, options: Chunkserver) -> Result<()> {
+async fn start(runtime: Runtime, options: ChunkserverRole) -> Result<()> {
     // The certificate lives with the first disk: one directory to back up, none to configure.
     let first = options.data.first().context("name at least one --data DIR")?;
     let directory = first.join("identity");
     let wanted = Wanted { role: Role::Chunkserver, directory: &directory, master: options.master, token: options.token.as_deref() };
     let member = membership(&runtime, wanted).await?;
+    let healing = HealingSettings {
+        repair_bytes_per_second: options.repair_rate * MIB,
+        scrub_bytes_per_second: options.scrub_rate.map(|rate| rate * MIB),
+        ..HealingSettings::default()
+    };
     let settings = Settings {
         master: member.master,
         listen: options.listen,
         data: options.data,
         labels: options.labels.into_iter().collect(),
         target: TargetSettings::default(),
+        healing,
     };
     let (ready, served) = oneshot::channel::<Serving>();
     let machine = runtime.clone();

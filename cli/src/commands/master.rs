@@ -11,8 +11,11 @@ use cairn_runtime::network::{Credentials, Identity, Trust};
 use cairn_runtime::pki::{Authority, generate_key};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
+/// Shorter, and every restart of a chunkserver would move its data.
+const DEAD_AFTER_MIN: Duration = Duration::from_secs(5);
 /// Longest address that is read back.
 const ADDRESS_BYTES_MAX: usize = 100;
 /// Longest key or certificate that is read back.
@@ -37,6 +40,8 @@ async fn start(runtime: Runtime, options: Master) -> Result<()> {
     let mut settings = Settings::new(data.clone(), remembered_port(&runtime, &data, options.listen));
     settings.scheme = options.scheme;
     settings.cache_bytes = usize::try_from(options.cache << 20).context("--cache is too large")?;
+    settings.dead_after = Duration::from_secs(options.dead_after);
+    anyhow::ensure!(settings.dead_after >= DEAD_AFTER_MIN, "--dead-after must be at least {} s", DEAD_AFTER_MIN.as_secs());
     let (ready, served) = oneshot::channel::<Serving>();
     let machine = runtime.clone();
     let file = options.ready_file;

@@ -3,6 +3,8 @@
 pub mod chunkserver;
 pub mod master;
 pub mod mount;
+pub mod repair;
+pub mod servers;
 pub mod status;
 pub mod token;
 pub mod umount;

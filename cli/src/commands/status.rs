@@ -1,10 +1,11 @@
 //! `cairn status`
 
+use super::repair::{Repair, Scrub};
 use crate::arguments::Status;
 use crate::commands::token::operator;
 use crate::identity::ask;
 use anyhow::{Result, bail};
-use cairn_common::map::{Group, Pool, Target, TargetState};
+use cairn_common::map::{Group, Pool, Slot, Target, TargetState};
 use cairn_common::wire::chunkserver::{TargetHealth, TargetStatus};
 use cairn_common::wire::master::{MasterReply, MasterRequest, ServerStatus, SessionStatus, Status as ClusterStatus};
 use data_encoding::HEXLOWER;
@@ -32,12 +33,16 @@ pub fn run(options: Status) -> Result<()> {
 /// What `--json` prints. Fields are only ever added.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// Every group has all its shards on serving servers.
+    /// Every group has all its shards on serving servers, and none is known to be missing or damaged.
     healthy: bool,
     cluster: String,
     epoch: u64,
     masters: Vec<MasterReport>,
     groups: GroupCounts,
+    repair: Repair,
+    scrub: Scrub,
+    /// What an operator should know: plain sentences.
+    notes: Vec<String>,
     pools: Vec<PoolReport>,
     chunkservers: Vec<ServerReport>,
     sessions: Vec<SessionReport>,
@@ -54,9 +59,9 @@ struct MasterReport {
 
 #[derive(Debug, Default, Clone, Copy, Serialize)]
 struct GroupCounts {
-    /// All slots on serving targets.
+    /// All slots on serving targets that have all their shards, or whose source still has.
     healthy: u64,
-    /// Some slots missing, but no more than the scheme can lose.
+    /// Some slots missing or not rebuilt yet, but no more than the scheme can lose.
     degraded: u64,
     /// More slots missing than the scheme can lose: what is stored there with the pool's full scheme can't be read now.
     lost: u64,
@@ -107,9 +112,13 @@ impl Report {
         let states: BTreeMap<_, _> =
             status.servers.iter().flat_map(|server| &server.targets).map(|(target, _)| (target.id, target.state)).collect();
         let pools: Vec<_> = status.pools.iter().map(|pool| PoolReport::new(pool, &states)).collect();
+        let repair = Repair::new(status);
         let groups = pools.iter().fold(GroupCounts::default(), |sum, pool| sum.plus(pool.groups));
         Self {
-            healthy: groups.degraded == 0 && groups.lost == 0 && groups.healthy > 0,
+            healthy: groups.degraded == 0 && groups.lost == 0 && groups.healthy > 0 && repair.shards_missing == 0,
+            repair,
+            scrub: Scrub::new(status),
+            notes: status.notes.clone(),
             cluster: HEXLOWER.encode(&status.cluster),
             epoch: status.epoch.0,
             masters: vec![MasterReport { address: status.master_address.to_string(), state: "serving" }],
@@ -132,6 +141,12 @@ impl Report {
 
     fn write_text(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "{}", self.verdict())?;
+        if let Some(work) = self.repair.sentence() {
+            writeln!(out, "{work}")?;
+        }
+        for note in &self.notes {
+            writeln!(out, "note: {note}")?;
+        }
         writeln!(
             out,
             "cluster {}  map {}  {} inodes  {} in {} chunks",
@@ -153,6 +168,12 @@ impl Report {
         for server in &self.chunkservers {
             server.write_row(out)?;
         }
+        let Scrub { passes, corrupt_found, damaged_repaired, .. } = self.scrub;
+        writeln!(
+            out,
+            "scrub: every disk has been read at least {passes} times; {corrupt_found} damaged shards found since the servers started, \
+             {damaged_repaired} rebuilt"
+        )?;
         writeln!(out, "\nsession      address                open files  what")?;
         for session in &self.sessions {
             let address = session.address.as_deref().unwrap_or("away");
@@ -169,7 +190,11 @@ impl Report {
         } else if groups.lost > 0 {
             format!("NOT HEALTHY: {} of {all} groups have lost more servers than their scheme allows; bring servers back", groups.lost)
         } else {
-            format!("degraded: {} of {all} groups miss a server; everything can be read and written", groups.degraded)
+            let missing = self.repair.shards_missing;
+            match groups.degraded {
+                0 => format!("degraded: {missing} shards are missing or damaged; everything can be read and written"),
+                degraded => format!("degraded: {degraded} of {all} groups miss a server or its shards; everything can be read and written"),
+            }
         }
     }
 }
@@ -194,9 +219,14 @@ impl PoolReport {
     }
 }
 
+/// Slots of a group without all their shards. A slot on its way counts as there while the holder before serves.
 fn missing(group: &Group, states: &BTreeMap<cairn_common::ids::TargetId, TargetState>) -> usize {
-    let serves = |holder| states.get(&holder).is_some_and(|state| state.is_serving());
-    group.slots.iter().filter(|slot| !slot.holder.is_some_and(serves)).count()
+    let serves = |target| states.get(&target).is_some_and(|state: &TargetState| state.is_serving());
+    let is_whole = |slot: &&Slot| match slot.previous {
+        None => slot.holder.is_some_and(serves),
+        Some(previous) => slot.holder.is_some_and(serves) && serves(previous),
+    };
+    group.slots.len() - group.slots.iter().filter(is_whole).count()
 }
 
 impl ServerReport {
@@ -254,7 +284,7 @@ impl SessionReport {
 }
 
 /// Bytes for people: 1.5 GiB.
-fn human(bytes: u64) -> String {
+pub fn human(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

@@ -7,7 +7,7 @@ use crate::commands::token::operator;
 use crate::identity::{Wanted, ask, membership};
 use crate::{places, signals};
 use anyhow::{Context, Result, anyhow, bail};
-use cairn_chunkserver::TargetSettings;
+use cairn_chunkserver::{HealingSettings, TargetSettings};
 use cairn_client::FileSystem;
 use cairn_common::wire::master::{MasterReply, MasterRequest, Role};
 use cairn_fuse::Mounted;
@@ -137,6 +137,7 @@ impl Cluster {
             data: vec![data],
             labels: [("disk".to_owned(), number.to_string())].into(),
             target: TargetSettings::default(),
+            healing: HealingSettings::default(),
         };
         let (ready, served) = oneshot::channel();
         let end = self.asked_to_end();

@@ -7,6 +7,7 @@ use super::chunk_source::ChunkSource;
 use super::chunk_writer::{ChunkWriter, PutChunks};
 use super::committer::{CommitCount, CommitQueue};
 use super::counters::Counts;
+use super::doubts::Doubts;
 use super::durability::Durability;
 use super::file::FileData;
 use super::hedge::Latency;
@@ -56,6 +57,7 @@ impl Core {
             proofs: ProofCache::default(),
             latency: Latency::default(),
             counts: Arc::clone(&counts),
+            doubts: Doubts::default(),
         };
         let reader = Arc::new(ChunkReader { fetch });
         let (metadata_port, counts_port) = (Arc::clone(&metadata), Arc::clone(&counts));

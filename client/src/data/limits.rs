@@ -24,6 +24,13 @@ pub const HEDGE_DELAY_MAX: Duration = Duration::from_millis(800);
 /// Ways of combining sources that a rebuild tries before it gives up.
 pub const REBUILD_COMBINATIONS_MAX: usize = 64;
 
+/// Shards whose loss is being told to their targets at the same time; more are not told now.
+pub const DOUBTS_AT_ONCE: usize = 8;
+/// The same doubt is told again after this time.
+pub const DOUBT_AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// Doubts that are remembered for that.
+pub const DOUBTS_REMEMBERED_MAX: usize = 1024;
+
 /// Making a target's puts stable.
 pub const SYNC_LIMIT: Duration = Duration::from_secs(5);
 /// Shards that were put but not synced; above it the targets are synced in the background.

@@ -25,6 +25,7 @@ mod compute;
 mod core;
 mod counters;
 mod dirty;
+mod doubts;
 mod durability;
 mod extent_map;
 mod file;

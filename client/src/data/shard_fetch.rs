@@ -2,6 +2,7 @@
 
 use super::compute::compute;
 use super::counters::Counts;
+use super::doubts::Doubts;
 use super::hedge::Latency;
 use super::limits::GET_LIMIT;
 use super::proofs::ProofCache;
@@ -35,6 +36,10 @@ impl FetchError {
     fn is_corruption(&self) -> bool {
         matches!(self, FetchError::Wrong(_) | FetchError::Call(TargetCallError::Refused(ChunkserverError::Corrupt(_))))
     }
+
+    fn is_loss(&self) -> bool {
+        matches!(self, FetchError::Call(TargetCallError::Refused(ChunkserverError::NoSuchShard(_))))
+    }
 }
 
 /// Fetches and checks ranges of shards.
@@ -44,6 +49,7 @@ pub struct ShardFetch {
     pub proofs: ProofCache,
     pub latency: Latency,
     pub counts: Arc<Counts>,
+    pub doubts: Doubts,
 }
 
 impl ShardFetch {
@@ -140,7 +146,16 @@ impl ShardFetch {
         if let Err(error) = &result {
             self.counts.shard_reads_failed.add(1);
             self.counts.shards_corrupt.add(u64::from(error.is_corruption()));
-            tracing::warn!(chunk = ?chunk.id, shard = index, scheme = %chunk.scheme, %target, %error, "a shard could not be read");
+            if error.is_loss() {
+                // Very many while a slot is on its way to a new holder.
+                tracing::debug!(chunk = ?chunk.id, shard = index, scheme = %chunk.scheme, %target, %error, "a shard is missing");
+            } else {
+                tracing::warn!(chunk = ?chunk.id, shard = index, scheme = %chunk.scheme, %target, %error, "a shard could not be read");
+            }
+            if error.is_corruption() || error.is_loss() {
+                let key = ShardKey { chunk: chunk.id, scheme: chunk.scheme, index };
+                self.doubts.tell(&self.runtime, &self.targets, target, key);
+            }
         }
         result
     }

@@ -48,6 +48,10 @@ pub enum ChunkserverRequest {
     Delete { target: TargetId, keys: Vec<ShardKey>, put_before: Timestamp },
     /// State of every target of the server.
     Status,
+    /// A whole shard with all that is kept with it, for another chunkserver to store: its bytes are the body of the reply.
+    Fetch { target: TargetId, key: ShardKey },
+    /// The asker found these shards missing, unreadable or wrong: look at them, and repair what is not as it should be.
+    Doubt { target: TargetId, keys: Vec<ShardKey> },
 }
 
 /// The block chaining values of one data shard and the way from it to the chunk id (design section 3).
@@ -82,6 +86,13 @@ pub enum ChunkserverReply {
     Status {
         targets: Vec<TargetStatus>,
     },
+    /// `blocks`: what a put of the shard must bring along as `data_blocks`; empty for data shards and copies.
+    Fetched {
+        header: ShardHeader,
+        blocks: Vec<Hash>,
+    },
+    /// They will be looked at, as far as there is room in the queue.
+    Doubted,
 }
 
 /// A target as its chunkserver reports it.
@@ -96,6 +107,36 @@ pub struct TargetStatus {
     pub shards: u64,
     /// Shards found corrupt or unreadable since the start.
     pub corrupt_shards: u64,
+    pub healing: Healing,
+}
+
+/// What a target does so that everything that belongs on it is there and sound. Counts are since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Healing {
+    /// Slots that the target was given and does not have all shards of yet.
+    pub slots_left: u64,
+    /// Those of them whose missing shards are not counted yet: there is more left than the next two say.
+    pub slots_uncounted: u64,
+    /// Shards known to be missing or damaged.
+    pub shards_left: u64,
+    pub bytes_left: u64,
+    /// Those of them in slots that count as complete.
+    pub shards_missing: u64,
+    /// Shards that can't be rebuilt at present: too few others can be read.
+    pub shards_stuck: u64,
+    pub shards_repaired: u64,
+    pub bytes_repaired: u64,
+    /// Of those repaired: shards that were there, but damaged.
+    pub damaged_repaired: u64,
+    /// Over the last seconds.
+    pub bytes_per_second: u64,
+    /// Shards that nobody needs (any more) and that were deleted.
+    pub orphans_deleted: u64,
+    /// Complete passes of the scrub, over all starts.
+    pub scrub_passes: u64,
+    /// How far the present pass is, in thousandths of all chunk ids.
+    pub scrub_permille: u16,
+    pub bytes_scrubbed: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,8 @@
 
 use crate::attributes::{AttributeChange, Attributes, DirectoryEntry, NewInode};
 use crate::error::FsError;
-use crate::extent::{Extent, ExtentPage, NewChunk};
-use crate::ids::{DirCookie, Incarnation, Ino, MapEpoch, Sequence, ServerId, SessionId, TargetId};
+use crate::extent::{ChunkInfo, Extent, ExtentPage, NewChunk};
+use crate::ids::{ChunkId, DirCookie, Incarnation, Ino, MapEpoch, PoolId, Sequence, ServerId, SessionId, TargetId};
 use crate::map::{ClusterMap, Pool, Target, TargetState};
 use crate::time::Timestamp;
 use crate::wire::chunkserver::TargetStatus;
@@ -136,6 +136,48 @@ pub enum MasterRequest {
         lifetime_seconds: u64,
     },
     Status,
+
+    // ---- chunkservers: healing
+    /// The chunks that the master knows, of all pools, in order of id, from `from` on and before `until`.
+    Chunks {
+        from: ChunkId,
+        until: Option<ChunkId>,
+        limit: u32,
+    },
+    /// These slots of targets of this server have all that belongs there.
+    SlotsComplete {
+        server: ServerId,
+        incarnation: Incarnation,
+        slots: Vec<CompleteSlot>,
+    },
+
+    // ---- operators
+    /// Puts a chunkserver out of service, or back. Without `insist` only what leaves all redundancy as it is.
+    ChangeServer {
+        server: ServerId,
+        change: ServerChange,
+        insist: bool,
+    },
+}
+
+/// A slot that is complete: every chunk of its group was compared after the map `epoch` was known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CompleteSlot {
+    pub pool: PoolId,
+    pub group: u32,
+    pub slot: u8,
+    pub epoch: MapEpoch,
+}
+
+/// What an operator wants of a chunkserver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServerChange {
+    /// Its shards move elsewhere; meanwhile it serves what it has.
+    Drain,
+    /// It was drained, and shall serve again.
+    Undrain,
+    /// For good. It must be drained, or dead.
+    Remove,
 }
 
 /// A data directory that a chunkserver offers.
@@ -323,6 +365,18 @@ pub enum MasterReply {
         token: String,
     },
     Status(Box<Status>),
+    /// At `now`, under the map `epoch`, these were all chunks from the one asked for on; with `end` there are none behind them
+    /// in the range. Durable: whatever is not here will not come back by a power loss.
+    Chunks {
+        chunks: Vec<ChunkInfo>,
+        end: bool,
+        now: Timestamp,
+        epoch: MapEpoch,
+    },
+    SlotsNoted,
+    ServerChanged {
+        epoch: MapEpoch,
+    },
 }
 
 /// Space and inodes of the whole cluster.
@@ -361,6 +415,9 @@ pub enum MasterError {
     /// The master can't persist any more, or is shutting down; ask again later.
     #[error("the master is not available: {0}")]
     Unavailable(String),
+    /// It can be done, but would cost redundancy.
+    #[error("{0}")]
+    Unwise(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -390,6 +447,8 @@ pub struct Status {
     pub inodes: u64,
     pub chunks: u64,
     pub chunk_bytes: u64,
+    /// What an operator should know: plain sentences.
+    pub notes: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,12 +3,14 @@
 use super::connections::Caller;
 use super::master::Master;
 use super::namespace::unexpected;
-use crate::state::command::PlacementScope;
+use super::operator::change_server;
+use super::placing::{Decision, decide};
 use crate::state::{Command, Outcome, read};
-use cairn_common::ids::{Incarnation, MapEpoch, ServerId};
-use cairn_common::map::{ClusterMap, Pool, TargetState};
+use cairn_common::ids::{ChunkId, Incarnation, MapEpoch, PoolId, ServerId};
+use cairn_common::limits::CHUNK_PAGE_MAX;
+use cairn_common::map::ClusterMap;
 use cairn_common::wire::chunkserver::TargetStatus;
-use cairn_common::wire::master::{MasterError, MasterReply, TargetAnnouncement};
+use cairn_common::wire::master::{CompleteSlot, MasterError, MasterReply, ServerChange, TargetAnnouncement};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -80,31 +82,98 @@ impl Master {
             }
             self.submit(Command::ChangeTargets { changes }).await?;
         }
-        if self.wants_placement()? {
-            self.submit(Command::Place { scope: PlacementScope::Vacant }).await?;
-            let epoch = self.epoch()?;
-            *self.placed_epoch.lock() = epoch;
-            tracing::info!(%epoch, "slots were given to new targets");
+        self.place_as_needed().await
+    }
+
+    /// Gives slots to whoever should have them, if the map says that there is something to do.
+    async fn place_as_needed(&self) -> Result<(), MasterError> {
+        let map = self.map()?;
+        if map.epoch == *self.placed_epoch.lock() {
+            return Ok(());
+        }
+        let usage = self.look(read::usage)?;
+        let is_empty = |pool: PoolId| usage.get(&pool).is_none_or(|usage| usage.chunks == 0);
+        let is_new = self.runtime.now().since(self.started) < self.settings.dead_after;
+        let decision = decide(&map, is_empty, is_new);
+        self.note_wait(&decision);
+        if let Decision::Wait(_) = decision {
+            return Ok(());
+        }
+        if let Decision::Place(scope) = decision {
+            self.submit(Command::Place { scope }).await?;
+        }
+        let epoch = self.epoch()?;
+        *self.placed_epoch.lock() = epoch;
+        if epoch != map.epoch {
+            tracing::info!(%epoch, "slots were given to other targets");
         }
         Ok(())
     }
 
-    /// Whether targets have joined that may get slots. Held slots must not move yet, for nobody would move the shards: so not
-    /// while a target that has left still holds slots of a pool with chunks, which placement would fill as well.
-    fn wants_placement(&self) -> Result<bool, MasterError> {
-        let map = self.map()?;
-        let is_news = map.epoch != *self.placed_epoch.lock();
-        if !is_news || !map.targets.iter().any(|target| target.state == TargetState::Joining) {
-            return Ok(false);
+    fn note_wait(&self, decision: &Decision) {
+        let reason = match decision {
+            Decision::Wait(reason) => Some(reason.clone()),
+            Decision::Nothing | Decision::Place(_) => None,
+        };
+        let mut noted = self.placement_waits.lock();
+        if *noted != reason {
+            if let Some(reason) = &reason {
+                tracing::warn!("{reason}");
+            }
+            *noted = reason;
         }
-        let usage = self.look(read::usage)?;
-        let is_empty = |pool: &Pool| usage.get(&pool.id).is_none_or(|usage| usage.chunks == 0);
-        let (empty, used): (Vec<&Pool>, Vec<&Pool>) = map.pools.iter().partition(|pool| is_empty(pool));
-        let slots = || used.iter().flat_map(|pool| &pool.groups).flat_map(|group| &group.slots);
-        let has_left = |state: TargetState| matches!(state, TargetState::Dead | TargetState::Draining | TargetState::Removed);
-        let would_move =
-            slots().filter_map(|slot| slot.holder).any(|holder| map.target(holder).is_none_or(|target| has_left(target.state)));
-        let has_vacant = slots().any(|slot| slot.holder.is_none());
-        Ok(!would_move && (!empty.is_empty() || has_vacant))
+    }
+
+    // ---- what chunkservers need to heal
+
+    /// A page of all chunks. What it says is durable: a chunk that is not there has been forgotten for good.
+    pub(super) async fn chunks(&self, from: ChunkId, until: Option<ChunkId>, limit: u32) -> Result<MasterReply, MasterError> {
+        let limit = limit.clamp(1, CHUNK_PAGE_MAX) as usize;
+        let (now, epoch) = (self.time(), self.epoch()?);
+        let (chunks, end) = self.look(|reader| read::chunks(reader, from, until, limit))?;
+        self.synced(self.store.last()).await?;
+        Ok(MasterReply::Chunks { chunks, end, now, epoch })
+    }
+
+    /// Forgets the previous holders of slots that are complete. A slot that was given away meanwhile, or to somebody else, stays.
+    pub(super) async fn settle(
+        &self,
+        caller: &Caller,
+        server: ServerId,
+        incarnation: Incarnation,
+        slots: Vec<CompleteSlot>,
+    ) -> Result<MasterReply, MasterError> {
+        if !self.servers.lock().is_registered(server, caller.name(), incarnation) {
+            return Err(MasterError::Unavailable(format!("chunkserver {} has not registered as {server}", caller.name())));
+        }
+        let make = |master: &Self| {
+            let map = master.map()?;
+            let mut complete = Vec::with_capacity(slots.len());
+            for CompleteSlot { pool, group, slot, epoch } in &slots {
+                let changed = master.look(|reader| read::group_changed(reader, *pool, *group))?;
+                let holder = map.pool(*pool).and_then(|pool| pool.groups.get(*group as usize)?.slots.get(usize::from(*slot))?.holder);
+                let is_own = holder.and_then(|holder| map.target(holder)).is_some_and(|target| target.server == server);
+                if is_own && changed.is_some_and(|changed| changed <= *epoch) {
+                    complete.push((*pool, *group, *slot));
+                }
+            }
+            Ok(Command::SettleSlots { slots: complete })
+        };
+        self.perform(make, |_, _| ()).await?;
+        Ok(MasterReply::SlotsNoted)
+    }
+
+    // ---- what operators want
+
+    pub(super) async fn change_server(&self, server: ServerId, change: ServerChange, insist: bool) -> Result<MasterReply, MasterError> {
+        let make = |master: &Self| {
+            let changes = change_server(&*master.map()?, server, change, insist)?;
+            Ok(Command::ChangeTargets { changes })
+        };
+        let ((), index) = self.perform(make, |_, _| ()).await?;
+        self.synced(index).await?;
+        tracing::info!(%server, ?change, "an operator has changed a chunkserver");
+        self.targets_changed.notify_one();
+        Ok(MasterReply::ServerChanged { epoch: self.epoch()? })
     }
 }

@@ -1,7 +1,8 @@
 //! Garbage collection: forget chunks that nothing has referred to for the grace period, then have their shards deleted.
 //!
 //! The order is forget, sync, delete: were a chunk's record to come back after a power loss, a commit could name it although
-//! its shards are gone. Shards on a chunkserver that can't be reached are given up; they take space until a scrub finds them.
+//! its shards are gone. Shards on a chunkserver that can't be reached are given up; they take space until that one compares what
+//! it has with the master.
 
 use super::master::{Master, yield_now};
 use crate::state::Command;

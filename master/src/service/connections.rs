@@ -115,6 +115,9 @@ impl Master {
             MasterRequest::Heartbeat { server, incarnation, known: _, targets } => self.heartbeat(caller, server, incarnation, targets),
             MasterRequest::CreateToken { role, lifetime_seconds } => self.create_token(role, lifetime_seconds).await,
             MasterRequest::Status => self.status().map(|status| MasterReply::Status(Box::new(status))),
+            MasterRequest::Chunks { from, until, limit } => self.chunks(from, until, limit).await,
+            MasterRequest::SlotsComplete { server, incarnation, slots } => self.settle(caller, server, incarnation, slots).await,
+            MasterRequest::ChangeServer { server, change, insist } => self.change_server(server, change, insist).await,
         }
     }
 }
@@ -126,8 +129,12 @@ fn check_role(peer: &Peer, request: &MasterRequest) -> Result<(), MasterError> {
     let is_client = peer.has_role(Role::Client) || peer.has_role(Role::Master);
     let (may, needed) = match request {
         MasterRequest::Join { .. } => (true, Role::Client),
-        MasterRequest::RegisterServer { .. } | MasterRequest::Heartbeat { .. } => (is_chunkserver, Role::Chunkserver),
-        MasterRequest::Map { .. } | MasterRequest::Usage | MasterRequest::Status => (is_chunkserver || is_client, Role::Client),
+        MasterRequest::RegisterServer { .. } | MasterRequest::Heartbeat { .. } | MasterRequest::SlotsComplete { .. } => {
+            (is_chunkserver, Role::Chunkserver)
+        }
+        MasterRequest::Map { .. } | MasterRequest::Usage | MasterRequest::Status | MasterRequest::Chunks { .. } => {
+            (is_chunkserver || is_client, Role::Client)
+        }
         MasterRequest::OpenSession { .. }
         | MasterRequest::Renew { .. }
         | MasterRequest::CloseSession { .. }
@@ -141,6 +148,7 @@ fn check_role(peer: &Peer, request: &MasterRequest) -> Result<(), MasterError> {
         | MasterRequest::ListXattr { .. }
         | MasterRequest::Mutate { .. }
         | MasterRequest::SyncLog
+        | MasterRequest::ChangeServer { .. }
         | MasterRequest::CreateToken { .. } => (is_client, Role::Client),
     };
     if may { Ok(()) } else { Err(MasterError::Denied { needed }) }

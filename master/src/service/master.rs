@@ -11,6 +11,7 @@ use cairn_common::map::ClusterMap;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::master::MasterError;
 use cairn_runtime::Runtime;
+use cairn_runtime::clock::Moment;
 use cairn_runtime::pki::Authority;
 use parking_lot::Mutex;
 use std::future::poll_fn;
@@ -51,6 +52,10 @@ pub struct Master {
     map: Mutex<Arc<ClusterMap>>,
     /// The map that placement left: it has nothing to add until there is another.
     pub placed_epoch: Mutex<MapEpoch>,
+    /// Why slots stay with holders that are gone, if they do.
+    pub placement_waits: Mutex<Option<String>>,
+    /// When this life of the master began.
+    pub started: Moment,
     /// The newest map that survives a power loss.
     durable_epoch: Mutex<MapEpoch>,
 }
@@ -78,6 +83,8 @@ impl Master {
             servers: Mutex::new(servers),
             targets_changed: Notify::new(),
             placed_epoch: Mutex::new(MapEpoch(0)),
+            placement_waits: Mutex::new(None),
+            started: now,
             // What was replayed from the log is durable.
             durable_epoch: Mutex::new(map.epoch),
             map: Mutex::new(Arc::new(map)),

@@ -5,6 +5,7 @@
 //! - [`namespace`], [`cluster`], [`join`] answer requests, one file per family.
 //! - [`session_table`] and [`server_table`] are soft state: who has what open, who was heard when. Pure, lost with the process;
 //!   clients and chunkservers bring it back when they return.
+//! - [`placing`] decides when slots move; [`operator`] what drain, undrain and remove mean. Pure.
 //! - [`background`] does what nobody asks for: ends silent sessions, watches targets, removes extents, collects chunks.
 //!
 //! Everything runs on one thread, and between a look at the state and the command that rests on it there is no await.
@@ -17,6 +18,8 @@ mod identity;
 mod join;
 mod master;
 mod namespace;
+mod operator;
+mod placing;
 mod run;
 mod server_table;
 mod session_table;

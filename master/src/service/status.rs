@@ -1,6 +1,7 @@
 //! What `cairn status` and statfs show.
 
 use super::master::Master;
+use super::placing::spread_notes;
 use crate::state::read;
 use crate::state::record::ServerRecord;
 use cairn_common::ids::ServerId;
@@ -25,6 +26,7 @@ impl Master {
             inodes: self.look(read::inodes)?,
             chunks: usage.values().map(|pool| pool.chunks).sum(),
             chunk_bytes: usage.values().map(|pool| pool.chunk_bytes).sum(),
+            notes: self.placement_waits.lock().clone().into_iter().chain(spread_notes(&map)).collect(),
         })
     }
 

@@ -238,7 +238,8 @@ fn next_epoch(edit: &mut Edit<'_, '_>) -> Result<MapEpoch, StoreError> {
 
 // ---- placement
 
-fn keeps_slots(state: TargetState) -> bool {
+/// Whether a target may hold slots.
+pub fn keeps_slots(state: TargetState) -> bool {
     matches!(state, TargetState::Joining | TargetState::Serving | TargetState::Suspect)
 }
 
@@ -255,6 +256,9 @@ pub fn place(edit: &mut Edit<'_, '_>, scope: PlacementScope) -> Attempt<Outcome>
         let groups = groups(edit.reader(), id)?;
         let planned = plan(&pool, &groups, &candidates, scope, &targets);
         for (number, (before, slots)) in groups.iter().zip(planned).enumerate() {
+            // What never held anything is no source.
+            let forget = |slot: Slot| if is_empty { Slot { previous: None, ..slot } } else { slot };
+            let slots: Vec<Slot> = slots.into_iter().map(forget).collect();
             if before.slots != slots {
                 has_changed = true;
                 edit.put(Table::Pools, &keys::group(id, number as u32), &GroupRecord { slots, changed: next });
@@ -265,16 +269,24 @@ pub fn place(edit: &mut Edit<'_, '_>, scope: PlacementScope) -> Attempt<Outcome>
     Ok(Outcome::Placed { epoch: if has_changed { next_epoch(edit)? } else { epoch } })
 }
 
-/// The targets that may hold slots, with their failure domains. A host without a rack is a rack of its own.
+/// Where a target stands: its rack and its host. A server without a `host` label is a host, and a host without a `rack` label a
+/// rack of its own.
+pub fn domains(server: ServerId, labels: &BTreeMap<String, String>) -> [String; 2] {
+    let host = labels.get("host").cloned().unwrap_or_else(|| server.to_string());
+    let rack = labels.get("rack").cloned().unwrap_or_else(|| format!("host {host}"));
+    [rack, host]
+}
+
+/// The targets that may hold slots, with their failure domains.
 fn candidates(servers: &BTreeMap<ServerId, ServerRecord>, targets: &BTreeMap<TargetId, TargetRecord>) -> Vec<PlacementTarget> {
-    let label = |server: ServerId, name: &str| servers.get(&server).and_then(|record| record.labels.get(name).cloned());
+    let unlabelled = BTreeMap::new();
     targets
         .iter()
         .filter(|(_, target)| keeps_slots(target.state))
         .map(|(id, target)| {
-            let host = label(target.server, "host").unwrap_or_else(|| target.server.to_string());
-            let rack = label(target.server, "rack").unwrap_or_else(|| format!("host {host}"));
-            PlacementTarget { id: *id, weight: target.capacity_bytes.max(1), domains: vec![rack, host] }
+            let labels = servers.get(&target.server).map_or(&unlabelled, |record| &record.labels);
+            let domains = domains(target.server, labels).to_vec();
+            PlacementTarget { id: *id, weight: target.capacity_bytes.max(1), domains }
         })
         .collect()
 }
@@ -288,6 +300,8 @@ fn plan(
     targets: &BTreeMap<TargetId, TargetRecord>,
 ) -> Vec<Vec<Slot>> {
     let stays = |holder: &TargetId| targets.get(holder).is_some_and(|target| keeps_slots(target.state));
+    // Where nobody can take a slot over, it stays with whoever has its shards, even if that one is away.
+    let may_return = |holder: &TargetId| targets.get(holder).is_some_and(|target| target.state != TargetState::Removed);
     let kept: Vec<Group> = groups
         .iter()
         .map(|group| Group {
@@ -303,7 +317,8 @@ fn plan(
         .iter()
         .zip(chosen)
         .map(|(group, holders): (_, Vec<_>)| {
-            group.slots.iter().zip(holders).map(|(slot, holder)| hand_over(*slot, holder, stays)).collect()
+            let heirs = holders.into_iter().zip(&group.slots).map(|(heir, slot)| heir.or(slot.holder.filter(may_return)));
+            group.slots.iter().zip(heirs).map(|(slot, holder)| hand_over(*slot, holder, stays)).collect()
         })
         .collect()
 }
@@ -323,13 +338,14 @@ fn fill_vacant(kept: &Group, ideal: &Group) -> Vec<Option<TargetId>> {
     slots
 }
 
-/// A slot with its new holder. It names as the previous one who most likely has what belongs there.
+/// A slot with its new holder. It names as the previous one who most likely has what belongs there: somebody who is present;
+/// if nobody is, the one who held it before a move that was not finished, for the holder since then never had everything.
 fn hand_over(slot: Slot, holder: Option<TargetId>, is_present: impl Fn(&TargetId) -> bool) -> Slot {
     if holder == slot.holder {
         return slot;
     }
     let present = slot.holder.filter(&is_present).or(slot.previous.filter(&is_present));
-    Slot { holder, previous: present.or(slot.holder).or(slot.previous).filter(|previous| Some(*previous) != holder) }
+    Slot { holder, previous: present.or(slot.previous).or(slot.holder).filter(|previous| Some(*previous) != holder) }
 }
 
 /// Targets that have been given a slot serve. Whether there were any.
@@ -353,7 +369,9 @@ pub fn settle(edit: &mut Edit<'_, '_>, slots: &[(PoolId, u32, u8)]) -> Attempt<O
     for (pool, number, slot) in slots {
         let record: Option<GroupRecord> = edit.fetch(Table::Pools, &keys::group(*pool, *number))?;
         let Some(mut record) = record else { continue };
-        let Some(slot) = record.slots.get_mut(usize::from(*slot)).filter(|slot| slot.previous.is_some()) else { continue };
+        let Some(slot) = record.slots.get_mut(usize::from(*slot)).filter(|slot| slot.holder.is_some() && slot.previous.is_some()) else {
+            continue;
+        };
         slot.previous = None;
         edit.put(Table::Pools, &keys::group(*pool, *number), &record);
         has_changed = true;

@@ -9,8 +9,8 @@ use crate::state::namespace::xattr;
 use crate::state::orphan;
 use crate::state::outcome::Attempt;
 use crate::state::record::{
-    ChunkRecord, ClusterRecord, Counters, Dentry, Detail, IndexEntry, Inode, PoolUsage, Progress, SessionRecord, StoredChunk, StoredResult,
-    collect, fetch,
+    ChunkRecord, ClusterRecord, Counters, Dentry, Detail, GroupRecord, IndexEntry, Inode, PoolUsage, Progress, SessionRecord, StoredChunk,
+    StoredResult, collect, fetch,
 };
 use crate::store::tables::{Reader, StoreError, Table};
 use cairn_common::attributes::{Attributes, DirectoryEntry, FileKind};
@@ -23,7 +23,7 @@ use cairn_common::time::Timestamp;
 use cairn_common::wire::master::{MasterError, Mutation, MutationReply};
 use std::collections::BTreeMap;
 
-pub use crate::state::cluster::{DEFAULT_POOL, servers, targets};
+pub use crate::state::cluster::{DEFAULT_POOL, domains, keeps_slots, servers, targets};
 
 // ---- the namespace
 
@@ -120,6 +120,18 @@ fn missing_chunk(ino: Ino, chunk: ChunkId) -> StoreError {
 pub fn chunk(reader: &dyn Reader, id: ChunkId) -> Result<Option<ChunkInfo>, StoreError> {
     let record: Option<ChunkRecord> = fetch(reader, Table::Chunks, &keys::chunk(id))?;
     Ok(record.map(|record| record.stored.info(id)))
+}
+
+/// At most `limit` chunks from `from` on and before `until`, in order of id, and whether they are the last. Dead ones are among
+/// them: until a chunk is forgotten a commit may name it again.
+pub fn chunks(reader: &dyn Reader, from: ChunkId, until: Option<ChunkId>, limit: usize) -> Result<(Vec<ChunkInfo>, bool), StoreError> {
+    let until = until.map(keys::chunk);
+    let mut chunks = collect(reader, Table::Chunks, &keys::chunk(from), until.as_deref(), limit + 1, |key, value| {
+        Ok(Some(ChunkRecord::decode(value)?.stored.info(keys::parse_chunk(key)?)))
+    })?;
+    let is_end = chunks.len() <= limit;
+    chunks.truncate(limit);
+    Ok((chunks, is_end))
 }
 
 /// `NoAttribute` if there is none of that name.
@@ -256,6 +268,12 @@ pub fn cluster(reader: &dyn Reader) -> Result<Option<ClusterRecord>, StoreError>
 
 pub fn map_epoch(reader: &dyn Reader) -> Result<MapEpoch, StoreError> {
     Ok(cluster(reader)?.map_or(MapEpoch(0), |cluster| cluster.epoch))
+}
+
+/// The map that brought a group its present holders; `None` if there is no such group.
+pub fn group_changed(reader: &dyn Reader, pool: PoolId, group: u32) -> Result<Option<MapEpoch>, StoreError> {
+    let record: Option<GroupRecord> = fetch(reader, Table::Pools, &keys::group(pool, group))?;
+    Ok(record.map(|record| record.changed))
 }
 
 /// Puts the whole map together: keep it until `map_epoch` says that there is another.

@@ -1,8 +1,9 @@
 //! A target on the simulated disk. `basic`: what each call does. `recovery`: what a start finds and does. `faults`: full and
-//! failing disks. `model`: random histories with crashes against a reference.
+//! failing disks. `listing`: what healing asks. `model`: random histories with crashes against a reference.
 
 mod basic;
 mod faults;
 mod fixture;
+mod listing;
 mod model;
 mod recovery;

@@ -59,6 +59,7 @@ pub struct Requests {
     pub get_bytes: u64,
     pub proofs: u64,
     pub syncs: u64,
+    pub doubts: u64,
     pub gets_at_once_max: u64,
 }
 
@@ -282,7 +283,13 @@ impl TargetStore {
             ChunkserverRequest::Check { keys, .. } => {
                 reply(ChunkserverReply::Checked { present: keys.iter().map(|key| self.shards.contains_key(key)).collect() })
             }
-            ChunkserverRequest::Delete { .. } | ChunkserverRequest::Status => Err(ChunkserverError::Denied),
+            ChunkserverRequest::Doubt { .. } => {
+                requests.doubts += 1;
+                reply(ChunkserverReply::Doubted)
+            }
+            ChunkserverRequest::Delete { .. } | ChunkserverRequest::Fetch { .. } | ChunkserverRequest::Status => {
+                Err(ChunkserverError::Denied)
+            }
         }
     }
 }

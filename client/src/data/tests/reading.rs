@@ -83,6 +83,7 @@ fn lying_targets_are_never_believed() {
             check_all(&cluster, &content, &format!("with liars {liars:?}")).await;
             cluster.targets.behave_all(Behaviour::Good);
         }
+        assert!(cluster.targets.requests().doubts > 0, "who sent something wrong is told to look at it");
         // A liar and a dead one: parity can't be told good from bad but by trying.
         for pair in subsets(&cluster.targets.ids(), 2) {
             cluster.targets.behave(pair[0], Behaviour::Corrupt);

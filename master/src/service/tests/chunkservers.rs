@@ -9,8 +9,11 @@ use cairn_common::limits::{DELETION_GRACE, HEARTBEAT_INTERVAL};
 use cairn_common::map::{ClusterMap, TargetState};
 use cairn_common::scheme::Scheme;
 use cairn_common::time::Timestamp;
-use cairn_common::wire::chunkserver::{ChunkserverAnswer, ChunkserverReply, ChunkserverRequest, TargetHealth, TargetStatus};
-use cairn_common::wire::master::{FileCommit, MasterAnswer, MasterReply, MasterRequest, Mutation, Role, TargetAnnouncement, Usage};
+use cairn_common::wire::chunkserver::{ChunkserverAnswer, ChunkserverReply, ChunkserverRequest, Healing, TargetHealth, TargetStatus};
+use cairn_common::wire::master::{
+    CompleteSlot, FileCommit, MasterAnswer, MasterError, MasterReply, MasterRequest, Mutation, Role, ServerChange, TargetAnnouncement,
+    Usage,
+};
 use cairn_runtime::network::Message;
 use cairn_runtime::sim::{Crash, World, block_on_world};
 use cairn_runtime::task::TaskGuard;
@@ -32,7 +35,7 @@ struct FakeServer {
 }
 
 fn status(target: TargetId, health: TargetHealth) -> TargetStatus {
-    TargetStatus { target, health, used_bytes: GIB, total_bytes: 4 * GIB, shards: 0, corrupt_shards: 0 }
+    TargetStatus { target, health, used_bytes: GIB, total_bytes: 4 * GIB, shards: 0, corrupt_shards: 0, healing: Healing::default() }
 }
 
 impl FakeServer {
@@ -186,6 +189,10 @@ fn a_chunk_that_nothing_refers_to_is_deleted_after_the_grace_period() {
         client.mutate(false, commit).await.unwrap();
         let Ok(MasterReply::Status(status)) = client.ask(MasterRequest::Status).await else { panic!("no status") };
         assert_eq!((status.chunks, status.chunk_bytes, status.servers.len()), (1, 100_000, 3));
+        for (from, expected) in [(ChunkId([0; 32]), vec![info]), (id, vec![info]), (id.next().unwrap(), vec![])] {
+            let listed = servers[0].asker.ask(MasterRequest::Chunks { from, until: None, limit: 10 }).await;
+            assert!(matches!(&listed, Ok(MasterReply::Chunks { chunks, end: true, .. }) if *chunks == expected), "{listed:?}");
+        }
 
         client.unlink("a").await;
         world.sleep(DELETION_GRACE - Duration::from_secs(5)).await;
@@ -202,5 +209,103 @@ fn a_chunk_that_nothing_refers_to_is_deleted_after_the_grace_period() {
         let client = Asker::client(&world, "later client", master.address).await;
         let Ok(MasterReply::Status(status)) = client.ask(MasterRequest::Status).await else { panic!("no status") };
         assert_eq!(status.chunks, 0);
+    });
+}
+
+/// Slots that are on their way: pool, group, slot, holder.
+fn unsettled(map: &ClusterMap) -> Vec<(PoolId, u32, u8, TargetId)> {
+    let mut found = Vec::new();
+    for (group, number) in map.pools[0].groups.iter().zip(0..) {
+        let moving = group.slots.iter().zip(0..).filter(|(slot, _)| slot.previous.is_some());
+        found.extend(moving.map(|(slot, at)| (map.pools[0].id, number, at, slot.holder.unwrap())));
+    }
+    found
+}
+
+#[test]
+fn a_slot_is_settled_by_its_holder_and_under_its_map_alone() {
+    block_on_world(4, |world| async move {
+        let master = start(&world.node("master")).await;
+        let servers = three_servers(&world, master.address).await;
+        let client = Asker::client(&world, "client", master.address).await;
+        let before = map(&client).await;
+        let ino = client.create("a", false).await.ino;
+        let Ok(MasterReply::Renewed { now: ticket, .. }) = client.renew(&[]).await else { panic!("not renewed") };
+        let id = ChunkId([0x5a; 32]);
+        let info = ChunkInfo { id, bytes: 100_000, pool: PoolId(1), scheme: Scheme::new(2, 1).unwrap(), slots: SlotMask::from_slots(0..3) };
+        let extent = Extent { file_offset: 0, bytes: 100_000, chunk: id, chunk_offset: 0 };
+        let file = FileCommit { ino, extents: vec![extent], size_at_least: 100_000, mtime: Timestamp::EPOCH };
+        let commit = Mutation::Commit { files: vec![file], chunks: vec![NewChunk { info, epoch: before.epoch, ticket }] };
+        client.mutate(false, commit).await.unwrap();
+
+        let newcomer = FakeServer::start(&world, 4, master.address).await;
+        world.sleep(Duration::from_millis(600)).await;
+        let moving = map(&client).await;
+        let slots = unsettled(&moving);
+        assert!(!slots.is_empty() && slots.iter().all(|(.., holder)| *holder == newcomer.target), "it fills up by itself");
+        let complete = |epoch: MapEpoch| -> Vec<CompleteSlot> {
+            slots.iter().map(|(pool, group, slot, _)| CompleteSlot { pool: *pool, group: *group, slot: *slot, epoch }).collect()
+        };
+        let tell = |teller: &FakeServer, slots| {
+            let incarnation = Incarnation(u64::from(teller.server.0));
+            let (asker, request) = (teller.asker.clone(), MasterRequest::SlotsComplete { server: teller.server, incarnation, slots });
+            async move { assert_eq!(asker.ask(request).await, Ok(MasterReply::SlotsNoted)) }
+        };
+        tell(&servers[0], complete(moving.epoch)).await;
+        assert_eq!(unsettled(&map(&client).await), slots, "they are not its slots");
+        tell(&newcomer, complete(before.epoch)).await;
+        assert_eq!(unsettled(&map(&client).await), slots, "it has not looked under the present map");
+        tell(&newcomer, complete(moving.epoch)).await;
+        assert_eq!(unsettled(&map(&client).await), []);
+        assert!(
+            client.ask(MasterRequest::SlotsComplete { server: newcomer.server, incarnation: Incarnation(4), slots: vec![] }).await.is_err()
+        );
+
+        // An operator sends it away again.
+        let change = |change| MasterRequest::ChangeServer { server: newcomer.server, change, insist: false };
+        let drained = client.ask(change(ServerChange::Drain)).await;
+        assert!(matches!(drained, Ok(MasterReply::ServerChanged { .. })), "{drained:?}");
+        world.sleep(Duration::from_millis(600)).await;
+        let moving = map(&client).await;
+        assert_eq!(moving.target(newcomer.target).unwrap().state, TargetState::Draining);
+        assert!(moving.pools[0].groups.iter().flat_map(|group| &group.slots).all(|slot| slot.holder != Some(newcomer.target)));
+        assert!(matches!(client.ask(change(ServerChange::Remove)).await, Err(MasterError::Unwise(_))));
+        for server in &servers {
+            let own = unsettled(&moving).into_iter().filter(|(.., holder)| *holder == server.target);
+            tell(server, own.map(|(pool, group, slot, _)| CompleteSlot { pool, group, slot, epoch: moving.epoch }).collect()).await;
+        }
+        assert!(client.ask(change(ServerChange::Remove)).await.is_ok());
+        assert_eq!(state(&client, newcomer.target).await, TargetState::Removed);
+        assert!(servers[0].asker.ask(change(ServerChange::Drain)).await.is_err(), "chunkservers do not decide who stays");
+    });
+}
+
+#[test]
+fn half_of_the_servers_do_not_die_at_once() {
+    block_on_world(5, |world| async move {
+        let master = start(&world.node("master")).await;
+        let mut servers = three_servers(&world, master.address).await;
+        let client = Asker::client(&world, "client", master.address).await;
+        let ino = client.create("a", false).await.ino;
+        let Ok(MasterReply::Renewed { now: ticket, .. }) = client.renew(&[]).await else { panic!("not renewed") };
+        let before = map(&client).await;
+        let id = ChunkId([0x5a; 32]);
+        let info = ChunkInfo { id, bytes: 9, pool: PoolId(1), scheme: Scheme::copies(1), slots: SlotMask::from_slots(0..2) };
+        let extent = Extent { file_offset: 0, bytes: 9, chunk: id, chunk_offset: 0 };
+        let file = FileCommit { ino, extents: vec![extent], size_at_least: 9, mtime: Timestamp::EPOCH };
+        let commit = Mutation::Commit { files: vec![file], chunks: vec![NewChunk { info, epoch: before.epoch, ticket }] };
+        client.mutate(false, commit).await.unwrap();
+        (servers[0].reporting, servers[1].reporting) = (None, None);
+        world.sleep(Duration::from_secs(40)).await;
+        let spare = FakeServer::start(&world, 4, master.address).await;
+        world.sleep(Duration::from_secs(1)).await;
+        assert_eq!(map(&client).await.pools, before.pools, "nothing moves");
+        let Ok(MasterReply::Status(status)) = client.ask(MasterRequest::Status).await else { panic!("no status") };
+        assert!(status.notes[0].contains("2 of 3 chunkservers"), "{:?}", status.notes);
+        servers[0].report(TargetHealth::Good);
+        world.sleep(Duration::from_secs(1)).await;
+        let after = map(&client).await;
+        let holds = |target| after.pools[0].groups.iter().flat_map(|group| &group.slots).any(|slot| slot.holder == Some(target));
+        assert!(holds(spare.target) && holds(servers[0].target) && !holds(servers[1].target));
     });
 }

@@ -178,6 +178,35 @@ fn a_settled_slot_forgets_its_previous_holder() {
 }
 
 #[test]
+fn a_slot_is_not_taken_from_its_only_data() {
+    let mut world = World::new();
+    add_servers(&mut world, 0..8);
+    write_something(&mut world);
+    let first = map(&world).pools[0].groups[0].slots[0].holder.unwrap();
+    change(&mut world, first.0, TargetState::Dead);
+    place(&mut world, PlacementScope::Vacant);
+    let second = map(&world).pools[0].groups[0].slots[0].holder.unwrap();
+    assert_ne!(second, first);
+    // The heir dies before it has everything: the first still is the one who had.
+    change(&mut world, second.0, TargetState::Dead);
+    place(&mut world, PlacementScope::Vacant);
+    let slot = map(&world).pools[0].groups[0].slots[0];
+    assert!(slot.holder != Some(first) && slot.holder != Some(second));
+    assert_eq!(slot.previous, Some(first));
+    // Six are left for six slots. The next one that dies keeps its slots, for nobody could take them.
+    let before = map(&world);
+    let third = slot.holder.unwrap();
+    change(&mut world, third.0, TargetState::Dead);
+    place(&mut world, PlacementScope::Vacant);
+    assert_eq!(map(&world).pools, before.pools);
+    change(&mut world, third.0, TargetState::Removed);
+    place(&mut world, PlacementScope::Vacant);
+    let slot = map(&world).pools[0].groups[0].slots[0];
+    assert_eq!((slot.holder, slot.previous), (None, Some(first)), "who was removed never comes back");
+    world.assert_sound();
+}
+
+#[test]
 fn a_pool_without_chunks_is_placed_anew() {
     let mut world = World::new();
     add_servers(&mut world, 0..6);
