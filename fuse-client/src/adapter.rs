@@ -1,8 +1,10 @@
 //! The file-system operations as the kernel calls them.
 //!
 //! Each method takes one of two ways: the library answers from memory and the reply goes out on this very thread (a wake-up
-//! of another thread costs about 30 us); or a task is started that awaits the library and then replies.
+//! of another thread costs about 30 us); or a task is started that awaits the library and then replies. Such a task ends early,
+//! with EINTR, when its caller is called away (see `caller`).
 
+use crate::caller::{Caller, Leaves};
 use crate::convert::{file_attr, ino, kind_of_mode, permissions, time_change, timestamp};
 use crate::directory::{fill, fill_plus};
 use crate::errno::errno;
@@ -12,7 +14,7 @@ use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, 
 use cairn_common::error::FsError;
 use cairn_common::ids::{DirCookie, Ino};
 use cairn_common::limits::NAME_BYTES_MAX;
-use cairn_common::wire::master::{RenameMode, XattrMode};
+use cairn_common::wire::master::{RenameMode, Usage, XattrMode};
 use cairn_runtime::Runtime;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
@@ -54,32 +56,64 @@ impl Adapter {
         if number == INodeNo::ROOT { self.root } else { ino(number) }
     }
 
-    fn start(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(name, work);
+    fn caller(&self, request: &Request, leaves: Leaves) -> Caller {
+        Caller::new(&self.runtime, request.pid(), leaves)
     }
 
-    fn entry_task<F>(&self, name: &'static str, reply: ReplyEntry, work: impl FnOnce(FileSystem) -> F + Send + 'static)
-    where
-        F: Future<Output = Result<Attributes, FsError>> + Send + 'static,
+    /// Starts the task of a request that changes nothing: it awaits `work`, and gives `answer` the result.
+    fn question<T, F>(
+        &self,
+        name: &'static str,
+        request: &Request,
+        work: impl FnOnce(FileSystem) -> F + Send + 'static,
+        answer: impl Answer<T>,
+    ) where
+        F: Future<Output = Result<T, FsError>> + Send + 'static,
+        T: Send + 'static,
     {
-        let fs = self.fs.clone();
-        self.start(name, async move {
-            let result = work(fs.clone()).await;
-            reply_entry(&fs, reply, result);
-        });
+        self.start(name, self.caller(request, Leaves::WhenAsked), work, answer);
     }
 
-    fn empty_task<F>(&self, name: &'static str, reply: ReplyEmpty, work: impl FnOnce(FileSystem) -> F + Send + 'static)
+    /// The same for a request that changes something.
+    fn change<T, F>(
+        &self,
+        name: &'static str,
+        request: &Request,
+        work: impl FnOnce(FileSystem) -> F + Send + 'static,
+        answer: impl Answer<T>,
+    ) where
+        F: Future<Output = Result<T, FsError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.start(name, self.caller(request, Leaves::WhenKilled), work, answer);
+    }
+
+    fn start<T, F>(&self, name: &'static str, caller: Caller, work: impl FnOnce(FileSystem) -> F + Send + 'static, answer: impl Answer<T>)
     where
-        F: Future<Output = Result<(), FsError>> + Send + 'static,
+        F: Future<Output = Result<T, FsError>> + Send + 'static,
+        T: Send + 'static,
     {
         let fs = self.fs.clone();
-        self.start(name, async move {
-            match work(fs).await {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(errno(error)),
-            }
+        self.runtime.spawn(name, async move {
+            let result = caller.wait_for(work(fs.clone())).await;
+            answer(&fs, result);
         });
+    }
+}
+
+/// Replies with the result of a task.
+trait Answer<T>: FnOnce(&FileSystem, Result<T, FsError>) + Send + 'static {}
+
+impl<T, A: FnOnce(&FileSystem, Result<T, FsError>) + Send + 'static> Answer<T> for A {}
+
+fn entry_answer(reply: ReplyEntry) -> impl Answer<Attributes> {
+    move |fs: &FileSystem, result| reply_entry(fs, reply, result)
+}
+
+fn empty_answer(reply: ReplyEmpty) -> impl Answer<()> {
+    move |_: &FileSystem, result| match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(error)),
     }
 }
 
@@ -187,7 +221,7 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let parent = self.ino(parent);
         if name.len() > NAME_BYTES_MAX {
             return reply.error(Errno::ENAMETOOLONG);
@@ -196,21 +230,21 @@ impl Filesystem for Adapter {
             return reply_entry(&self.fs, reply, result);
         }
         let name = name_of(name);
-        self.entry_task("lookup", reply, move |fs| async move { fs.lookup(parent, &name).await });
+        self.question("lookup", request, move |fs| async move { fs.lookup(parent, &name).await }, entry_answer(reply));
     }
 
-    fn getattr(&self, _request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         let ino = self.ino(number);
         if let Some(attributes) = self.fs.try_attributes(ino) {
             return reply_attr(&self.fs, reply, Ok(attributes), number);
         }
-        let fs = self.fs.clone();
-        self.start("getattr", async move { reply_attr(&fs, reply, fs.attributes(ino).await, number) });
+        let answer = move |fs: &FileSystem, result| reply_attr(fs, reply, result, number);
+        self.question("getattr", request, move |fs| async move { fs.attributes(ino).await }, answer);
     }
 
     fn setattr(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -235,58 +269,58 @@ impl Filesystem for Adapter {
             mtime: mtime.map(time_change),
             ctime: ctime.map(timestamp),
         };
-        let (ino, fs) = (self.ino(number), self.fs.clone());
+        let ino = self.ino(number);
         let handle = handle.map(|handle| Handle(handle.0));
-        self.start("setattr", async move { reply_attr(&fs, reply, fs.set_attributes(ino, change, handle).await, number) });
+        let answer = move |fs: &FileSystem, result| reply_attr(fs, reply, result, number);
+        self.change("setattr", request, move |fs| async move { fs.set_attributes(ino, change, handle).await }, answer);
     }
 
-    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
-        let (ino, fs) = (self.ino(ino), self.fs.clone());
-        self.start("readlink", async move {
-            match fs.read_link(ino).await {
-                Ok(target) => reply.data(&target),
-                Err(error) => reply.error(errno(error)),
-            }
-        });
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        let ino = self.ino(ino);
+        let answer = move |_: &FileSystem, result: Result<Vec<u8>, FsError>| match result {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(errno(error)),
+        };
+        self.question("readlink", request, move |fs| async move { fs.read_link(ino).await }, answer);
     }
 
     fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
         let Some(kind) = kind_of_mode(mode) else { return reply.error(Errno::EINVAL) };
         let (parent, name) = (self.ino(parent), name_of(name));
         let inode = new_inode(request, kind, mode, rdev, Vec::new());
-        self.entry_task("mknod", reply, move |fs| async move { fs.create(parent, &name, inode, false).await });
+        self.change("mknod", request, move |fs| async move { fs.create(parent, &name, inode, false).await }, entry_answer(reply));
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         let (parent, name) = (self.ino(parent), name_of(name));
         let inode = new_inode(request, FileKind::Directory, mode, 0, Vec::new());
-        self.entry_task("mkdir", reply, move |fs| async move { fs.create(parent, &name, inode, false).await });
+        self.change("mkdir", request, move |fs| async move { fs.create(parent, &name, inode, false).await }, entry_answer(reply));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (parent, name) = (self.ino(parent), name_of(name));
         let inode = new_inode(request, FileKind::Symlink, 0o777, 0, name_of(target.as_os_str()));
-        self.entry_task("symlink", reply, move |fs| async move { fs.create(parent, &name, inode, false).await });
+        self.change("symlink", request, move |fs| async move { fs.create(parent, &name, inode, false).await }, entry_answer(reply));
     }
 
-    fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (ino, parent, name) = (self.ino(ino), self.ino(parent), name_of(name));
-        self.entry_task("link", reply, move |fs| async move { fs.link(ino, parent, &name).await });
+        self.change("link", request, move |fs| async move { fs.link(ino, parent, &name).await }, entry_answer(reply));
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (parent, name) = (self.ino(parent), name_of(name));
-        self.empty_task("unlink", reply, move |fs| async move { fs.unlink(parent, &name).await });
+        self.change("unlink", request, move |fs| async move { fs.unlink(parent, &name).await }, empty_answer(reply));
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (parent, name) = (self.ino(parent), name_of(name));
-        self.empty_task("rmdir", reply, move |fs| async move { fs.remove_directory(parent, &name).await });
+        self.change("rmdir", request, move |fs| async move { fs.remove_directory(parent, &name).await }, empty_answer(reply));
     }
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         from: INodeNo,
         from_name: &OsStr,
         to: INodeNo,
@@ -301,45 +335,38 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let (from, to, from_name, to_name) = (self.ino(from), self.ino(to), name_of(from_name), name_of(to_name));
-        self.empty_task("rename", reply, move |fs| async move { fs.rename(from, &from_name, to, &to_name, mode).await });
+        self.change("rename", request, move |fs| async move { fs.rename(from, &from_name, to, &to_name, mode).await }, empty_answer(reply));
     }
 
     fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, flags: i32, reply: ReplyCreate) {
-        let (parent, name, fs) = (self.ino(parent), name_of(name), self.fs.clone());
+        let (parent, name) = (self.ino(parent), name_of(name));
         let inode = new_inode(request, FileKind::Regular, mode, 0, Vec::new());
         // Another mount may have made the file since the kernel looked: without O_EXCL that file is opened.
         let or_existing = flags & libc_flags::O_EXCL == 0;
         let flags = open_flags(fuser::OpenFlags(flags));
-        self.start("create", async move {
-            match fs.create_open(parent, &name, inode, or_existing, flags).await {
-                Ok((attributes, opened)) => {
-                    let handle = FileHandle(opened.handle.0);
-                    reply.created(
-                        &fs.validity(attributes.ino),
-                        &file_attr(&attributes),
-                        GENERATION,
-                        handle,
-                        fopen_flags(&opened, flags.write),
-                    );
-                }
-                Err(error) => reply.error(errno(error)),
+        let answer = move |fs: &FileSystem, result: Result<(Attributes, Opened), FsError>| match result {
+            Ok((attributes, opened)) => {
+                let (handle, validity) = (FileHandle(opened.handle.0), fs.validity(attributes.ino));
+                reply.created(&validity, &file_attr(&attributes), GENERATION, handle, fopen_flags(&opened, flags.write));
             }
-        });
+            Err(error) => reply.error(errno(error)),
+        };
+        self.change("create", request, move |fs| async move { fs.create_open(parent, &name, inode, or_existing, flags).await }, answer);
     }
 
-    fn open(&self, _request: &Request, ino: INodeNo, flags: fuser::OpenFlags, reply: ReplyOpen) {
-        let (ino, fs, flags) = (self.ino(ino), self.fs.clone(), open_flags(flags));
-        self.start("open", async move {
-            match fs.open(ino, flags).await {
-                Ok(opened) => reply.opened(FileHandle(opened.handle.0), fopen_flags(&opened, flags.write)),
-                Err(error) => reply.error(errno(error)),
-            }
-        });
+    fn open(&self, request: &Request, ino: INodeNo, flags: fuser::OpenFlags, reply: ReplyOpen) {
+        let (ino, flags) = (self.ino(ino), open_flags(flags));
+        let answer = move |_: &FileSystem, result: Result<Opened, FsError>| match result {
+            Ok(opened) => reply.opened(FileHandle(opened.handle.0), fopen_flags(&opened, flags.write)),
+            Err(error) => reply.error(errno(error)),
+        };
+        let work = move |fs: FileSystem| async move { fs.open(ino, flags).await };
+        if flags.truncate { self.change("open", request, work, answer) } else { self.question("open", request, work, answer) }
     }
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -356,13 +383,13 @@ impl Filesystem for Adapter {
         if let Some(result) = self.fs.try_read(handle, offset, size as usize) {
             return answer(result);
         }
-        let fs = self.fs.clone();
-        self.start("read", async move { answer(fs.read(handle, offset, size as usize).await) });
+        let work = move |fs: FileSystem| async move { fs.read(handle, offset, size as usize).await };
+        self.question("read", request, work, move |_: &FileSystem, result| answer(result));
     }
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -380,16 +407,17 @@ impl Filesystem for Adapter {
         if let Some(result) = self.fs.try_write(handle, offset, data) {
             return answer(result);
         }
-        let (fs, data) = (self.fs.clone(), Bytes::copy_from_slice(data));
-        self.start("write", async move { answer(fs.write(handle, offset, &data).await) });
+        let data = Bytes::copy_from_slice(data);
+        let work = move |fs: FileSystem| async move { fs.write(handle, offset, &data).await };
+        self.change("write", request, work, move |_: &FileSystem, result| answer(result));
     }
 
-    fn flush(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, request: &Request, _ino: INodeNo, handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
         let handle = Handle(handle.0);
         if !self.fs.needs_flush(handle) {
             return reply.ok();
         }
-        self.empty_task("flush", reply, move |fs| async move { fs.flush(handle).await });
+        self.change("flush", request, move |fs| async move { fs.flush(handle).await }, empty_answer(reply));
     }
 
     fn release(
@@ -408,29 +436,40 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn fsync(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
+    fn fsync(&self, request: &Request, _ino: INodeNo, handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
         let handle = Handle(handle.0);
-        self.empty_task("fsync", reply, move |fs| async move { fs.fsync(handle, data_only).await });
+        self.change("fsync", request, move |fs| async move { fs.fsync(handle, data_only).await }, empty_answer(reply));
     }
 
-    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: fuser::OpenFlags, reply: ReplyOpen) {
-        let (ino, fs) = (self.ino(ino), self.fs.clone());
-        self.start("opendir", async move {
-            match fs.open_directory(ino).await {
-                Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: fuser::OpenFlags, reply: ReplyOpen) {
+        let ino = self.ino(ino);
+        let answer = move |_: &FileSystem, result: Result<Handle, FsError>| match result {
+            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
+            Err(error) => reply.error(errno(error)),
+        };
+        self.question("opendir", request, move |fs| async move { fs.open_directory(ino).await }, answer);
+    }
+
+    fn readdir(&self, request: &Request, number: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let (fs, handle, ino) = (self.fs.clone(), Handle(handle.0), self.ino(number));
+        let caller = self.caller(request, Leaves::WhenAsked);
+        self.runtime.spawn("readdir", async move {
+            match caller.wait_for(fill(&fs, handle, ino, offset, &mut reply)).await {
+                Ok(()) => reply.ok(),
                 Err(error) => reply.error(errno(error)),
             }
         });
     }
 
-    fn readdir(&self, _request: &Request, number: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
+    fn readdirplus(&self, request: &Request, number: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let (fs, handle, ino) = (self.fs.clone(), Handle(handle.0), self.ino(number));
-        self.start("readdir", fill(fs, handle, ino, offset, reply));
-    }
-
-    fn readdirplus(&self, _request: &Request, number: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
-        let (fs, handle, ino) = (self.fs.clone(), Handle(handle.0), self.ino(number));
-        self.start("readdirplus", fill_plus(fs, handle, ino, offset, reply));
+        let caller = self.caller(request, Leaves::WhenAsked);
+        self.runtime.spawn("readdirplus", async move {
+            match caller.wait_for(fill_plus(&fs, handle, ino, offset, &mut reply)).await {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
     }
 
     fn releasedir(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, _flags: fuser::OpenFlags, reply: ReplyEmpty) {
@@ -440,27 +479,25 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn fsyncdir(&self, _request: &Request, ino: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
+    fn fsyncdir(&self, request: &Request, ino: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
         let ino = self.ino(ino);
-        self.empty_task("fsyncdir", reply, move |fs| async move { fs.sync_directory(ino).await });
+        self.change("fsyncdir", request, move |fs| async move { fs.sync_directory(ino).await }, empty_answer(reply));
     }
 
-    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let fs = self.fs.clone();
-        self.start("statfs", async move {
-            match fs.usage().await {
-                Ok(usage) => {
-                    let (total, free) = (usage.total_bytes / BLOCK_BYTES, usage.free_bytes / BLOCK_BYTES);
-                    // Inodes are not limited: as many more as there is room for.
-                    let block = BLOCK_BYTES as u32;
-                    reply.statfs(total, free, free, usage.inodes + free, free, block, NAME_BYTES_MAX as u32, block);
-                }
-                Err(error) => reply.error(errno(error)),
+    fn statfs(&self, request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let answer = move |_: &FileSystem, result: Result<Usage, FsError>| match result {
+            Ok(usage) => {
+                let (total, free) = (usage.total_bytes / BLOCK_BYTES, usage.free_bytes / BLOCK_BYTES);
+                // Inodes are not limited: as many more as there is room for.
+                let block = BLOCK_BYTES as u32;
+                reply.statfs(total, free, free, usage.inodes + free, free, block, NAME_BYTES_MAX as u32, block);
             }
-        });
+            Err(error) => reply.error(errno(error)),
+        };
+        self.question("statfs", request, |fs| async move { fs.usage().await }, answer);
     }
 
-    fn setxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
+    fn setxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
         let mode = match flags {
             0 => XattrMode::Set,
             libc_flags::XATTR_CREATE => XattrMode::Create,
@@ -468,59 +505,57 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let (ino, name, value) = (self.ino(ino), name_of(name), value.to_vec());
-        self.empty_task("setxattr", reply, move |fs| async move { fs.set_xattr(ino, &name, &value, mode).await });
+        self.change("setxattr", request, move |fs| async move { fs.set_xattr(ino, &name, &value, mode).await }, empty_answer(reply));
     }
 
-    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let ino = self.ino(ino);
         if let Some(result) = self.fs.try_get_xattr(ino, name.as_bytes()) {
             return reply_xattr(reply, size, result);
         }
-        let (name, fs) = (name_of(name), self.fs.clone());
-        self.start("getxattr", async move { reply_xattr(reply, size, fs.get_xattr(ino, &name).await) });
+        let name = name_of(name);
+        let answer = move |_: &FileSystem, result| reply_xattr(reply, size, result);
+        self.question("getxattr", request, move |fs| async move { fs.get_xattr(ino, &name).await }, answer);
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let ino = self.ino(ino);
         if let Some(names) = self.fs.try_list_xattr(ino) {
             return reply_xattr(reply, size, Ok(joined(names)));
         }
-        let fs = self.fs.clone();
-        self.start("listxattr", async move {
-            reply_xattr(reply, size, fs.list_xattr(ino).await.map(joined));
-        });
+        let answer = move |_: &FileSystem, result: Result<Vec<Vec<u8>>, FsError>| reply_xattr(reply, size, result.map(joined));
+        self.question("listxattr", request, move |fs| async move { fs.list_xattr(ino).await }, answer);
     }
 
-    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (ino, name) = (self.ino(ino), name_of(name));
-        self.empty_task("removexattr", reply, move |fs| async move { fs.remove_xattr(ino, &name).await });
+        self.change("removexattr", request, move |fs| async move { fs.remove_xattr(ino, &name).await }, empty_answer(reply));
     }
 
-    fn fallocate(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
+    fn fallocate(&self, request: &Request, _ino: INodeNo, handle: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
         let Some(mode) = allocate_mode(mode) else { return reply.error(Errno::EOPNOTSUPP) };
         let handle = Handle(handle.0);
-        self.empty_task("fallocate", reply, move |fs| async move { fs.allocate(handle, mode, offset, length).await });
+        self.change("fallocate", request, move |fs| async move { fs.allocate(handle, mode, offset, length).await }, empty_answer(reply));
     }
 
-    fn lseek(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(&self, request: &Request, _ino: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let target = match whence {
             libc_flags::SEEK_DATA => SeekTarget::Data,
             libc_flags::SEEK_HOLE => SeekTarget::Hole,
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        let (fs, handle) = (self.fs.clone(), Handle(handle.0));
-        self.start("lseek", async move {
-            match fs.seek(handle, offset, target).await {
-                Ok(found) => reply.offset(found as i64),
-                Err(error) => reply.error(errno(error)),
-            }
-        });
+        let handle = Handle(handle.0);
+        let answer = move |_: &FileSystem, result: Result<u64, FsError>| match result {
+            Ok(found) => reply.offset(found as i64),
+            Err(error) => reply.error(errno(error)),
+        };
+        self.question("lseek", request, move |fs| async move { fs.seek(handle, offset, target).await }, answer);
     }
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino_in: INodeNo,
         from: FileHandle,
         from_offset: u64,
@@ -531,14 +566,13 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let (fs, from, to) = (self.fs.clone(), Handle(from.0), Handle(to.0));
-        let length = length.min(COPY_BYTES_MAX);
-        self.start("copy_file_range", async move {
-            match fs.copy_range(from, from_offset, to, to_offset, length).await {
-                Ok(copied) => reply.written(copied as u32),
-                Err(error) => reply.error(errno(error)),
-            }
-        });
+        let (from, to, length) = (Handle(from.0), Handle(to.0), length.min(COPY_BYTES_MAX));
+        let answer = move |_: &FileSystem, result: Result<u64, FsError>| match result {
+            Ok(copied) => reply.written(copied as u32),
+            Err(error) => reply.error(errno(error)),
+        };
+        let work = move |fs: FileSystem| async move { fs.copy_range(from, from_offset, to, to_offset, length).await };
+        self.change("copy_file_range", request, work, answer);
     }
 }
 

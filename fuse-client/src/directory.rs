@@ -2,7 +2,6 @@
 
 use crate::adapter::{GENERATION, cookie_of_offset, offset_of_cookie};
 use crate::convert::{file_attr, file_type};
-use crate::errno::errno;
 use cairn_client::{FileSystem, Handle};
 use cairn_common::attributes::DirectoryEntry;
 use cairn_common::error::FsError;
@@ -13,11 +12,11 @@ use fuser::{FileType, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 const PAGE_ENTRIES: usize = 256;
 
 /// Fills a plain listing from `offset` on.
-pub async fn fill(fs: FileSystem, handle: Handle, ino: Ino, offset: u64, mut reply: ReplyDirectory) {
+pub async fn fill(fs: &FileSystem, handle: Handle, ino: Ino, offset: u64, reply: &mut ReplyDirectory) -> Result<(), FsError> {
     // The kernel ignores the inode numbers of the dots; programs get them from stat.
     for (at, dots) in [(1, "."), (2, "..")] {
         if offset < at && reply.add(INodeNo(ino.0), at, FileType::Directory, dots) {
-            return reply.ok();
+            return Ok(());
         }
     }
     let add = |entry: &DirectoryEntry| {
@@ -28,22 +27,16 @@ pub async fn fill(fs: FileSystem, handle: Handle, ino: Ino, offset: u64, mut rep
             std::os::unix::ffi::OsStrExt::from_bytes(&entry.name[..]) as &std::ffi::OsStr,
         )
     };
-    match pages(&fs, handle, cookie_of_offset(offset), false, add).await {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(error)),
-    }
+    pages(fs, handle, cookie_of_offset(offset), false, add).await
 }
 
 /// Fills a listing with attributes from `offset` on.
-pub async fn fill_plus(fs: FileSystem, handle: Handle, ino: Ino, offset: u64, mut reply: ReplyDirectoryPlus) {
+pub async fn fill_plus(fs: &FileSystem, handle: Handle, ino: Ino, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<(), FsError> {
     if offset < 2 {
-        let own = match fs.attributes(ino).await {
-            Ok(attributes) => file_attr(&attributes),
-            Err(error) => return reply.error(errno(error)),
-        };
+        let own = file_attr(&fs.attributes(ino).await?);
         for (at, dots) in [(1, "."), (2, "..")] {
             if offset < at && reply.add(own.ino, at, dots, &fs.validity(ino), &own, GENERATION) {
-                return reply.ok();
+                return Ok(());
             }
         }
     }
@@ -53,10 +46,7 @@ pub async fn fill_plus(fs: FileSystem, handle: Handle, ino: Ino, offset: u64, mu
         let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(&entry.name[..]);
         reply.add(INodeNo(entry.ino.0), offset_of_cookie(entry.cookie), name, &fs.validity(entry.ino), &file_attr(attributes), GENERATION)
     };
-    match pages(&fs, handle, cookie_of_offset(offset), true, add).await {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(error)),
-    }
+    pages(fs, handle, cookie_of_offset(offset), true, add).await
 }
 
 /// Hands entries after `after` to `add` until that says it is full or the directory ends. An error after the first

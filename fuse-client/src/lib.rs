@@ -4,6 +4,7 @@
 //! becomes a task of its own, so that a slow or stuck request never holds up another.
 
 mod adapter;
+mod caller;
 mod convert;
 mod directory;
 mod errno;

@@ -3,12 +3,13 @@
 use super::start::FileSystem;
 use super::types::Handle;
 use crate::limits::USAGE_TTL;
-use crate::link::AskError;
+use crate::link::{AskError, Driven};
 use cairn_common::attributes::{AttributeChange, Attributes};
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
 use cairn_common::limits::FILE_BYTES_MAX;
 use cairn_common::wire::master::{MasterReply, MasterRequest, Mutation, MutationReply, Usage};
+use std::future::Future;
 
 impl FileSystem {
     /// What `stat` tells, with what was written here and is not yet with the master.
@@ -43,11 +44,14 @@ impl FileSystem {
     /// what lies before it stays as it is.
     async fn truncate(&self, ino: Ino, size: u64, change: AttributeChange) -> Result<Attributes, FsError> {
         let file = self.0.data.file(ino);
-        let hold = file.hold().await;
-        let attributes = self.change_attributes(ino, change).await?;
-        file.truncate(size, &attributes);
-        drop(hold);
-        Ok(self.with_own_writes(attributes))
+        let (hold, this) = (file.hold().await, self.clone());
+        self.to_its_end("truncate", async move {
+            let attributes = this.change_attributes(ino, change).await?;
+            file.truncate(size, &attributes);
+            drop(hold);
+            Ok(this.with_own_writes(attributes))
+        })
+        .await
     }
 
     /// A commit of what was written before must not overwrite the time.
@@ -56,11 +60,14 @@ impl FileSystem {
             return self.change_attributes(ino, change).await;
         }
         let file = self.0.data.file(ino);
-        let hold = file.hold().await;
-        let attributes = self.change_attributes(ino, change).await?;
-        file.set_mtime(attributes.mtime);
-        drop(hold);
-        Ok(self.with_own_writes(attributes))
+        let (hold, this) = (file.hold().await, self.clone());
+        self.to_its_end("setattr", async move {
+            let attributes = this.change_attributes(ino, change).await?;
+            file.set_mtime(attributes.mtime);
+            drop(hold);
+            Ok(this.with_own_writes(attributes))
+        })
+        .await
     }
 
     async fn change_attributes(&self, ino: Ino, change: AttributeChange) -> Result<Attributes, FsError> {
@@ -72,6 +79,17 @@ impl FileSystem {
             Ok(_) => Err(unexpected("setattr")),
             Err(error) => Err(error.to_fs("setattr")),
         }
+    }
+
+    /// Waits for the master, then does `work`, to its end even if the caller leaves: what the master is asked for then happens, and must be
+    /// known here, too. Who leaves before has asked for nothing.
+    pub(super) async fn to_its_end<T: Send + 'static>(
+        &self,
+        request: &str,
+        work: impl Future<Output = Result<T, FsError>> + Send + 'static,
+    ) -> Result<T, FsError> {
+        self.0.link.reach().await.map_err(|error| error.to_fs(request))?;
+        Driven::new(self.0.runtime.clone(), work).await
     }
 
     /// Remembers an inode as our own change has left it.

@@ -10,6 +10,27 @@ use cairn_common::extent::ExtentPage;
 use cairn_common::ids::Ino;
 use cairn_common::wire::master::{MasterReply, MasterRequest};
 
+/// A handle that nobody will learn of, unless it is kept: the opening may fail, or its caller leave.
+struct Unwanted<'a> {
+    fs: &'a FileSystem,
+    handle: Option<Handle>,
+}
+
+impl Unwanted<'_> {
+    fn keep(mut self) {
+        self.handle = None;
+    }
+}
+
+impl Drop for Unwanted<'_> {
+    fn drop(&mut self) {
+        if let Some(handle) = self.handle {
+            // It is there: it was made just now.
+            let _ = self.fs.release(handle);
+        }
+    }
+}
+
 impl FileSystem {
     /// Opens a regular file: fresh attributes, and its content as of now.
     pub async fn open(&self, ino: Ino, flags: OpenFlags) -> Result<Opened, FsError> {
@@ -33,19 +54,12 @@ impl FileSystem {
         let mut opened = self.enter(attributes, &extents, guard, flags);
         drop(file);
         if flags.truncate {
-            opened.attributes = self.truncate_opened(opened.handle, ino).await?;
+            let unwanted = Unwanted { fs: self, handle: Some(opened.handle) };
+            let change = AttributeChange { size: Some(0), ..AttributeChange::default() };
+            opened.attributes = self.set_attributes(ino, change, None).await?;
+            unwanted.keep();
         }
         Ok(opened)
-    }
-
-    /// O_TRUNC.
-    async fn truncate_opened(&self, handle: Handle, ino: Ino) -> Result<Attributes, FsError> {
-        let change = AttributeChange { size: Some(0), ..AttributeChange::default() };
-        let result = self.set_attributes(ino, change, None).await;
-        if result.is_err() {
-            self.release(handle)?;
-        }
-        result
     }
 
     /// Makes the handle.

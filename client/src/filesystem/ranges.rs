@@ -49,18 +49,21 @@ impl FileSystem {
     }
 
     async fn punch(&self, file: &Arc<FileData>, range: Range<u64>, extend: bool) -> Result<(), FsError> {
-        let hold = file.hold().await;
-        let changing = self.0.cache.changing(file.ino());
-        let mutation = Mutation::PunchHole { ino: file.ino(), offset: range.start, bytes: range.end - range.start, extend };
-        let reply = self.0.link.mutate(mutation, false).await;
-        drop(changing);
-        let MutationReply::Inode(attributes) = reply.map_err(|error| error.to_fs("fallocate"))? else {
-            return Err(unexpected("fallocate"));
-        };
-        file.punched(range);
-        file.refreshed(&self.learn_changed(attributes));
-        drop(hold);
-        Ok(())
+        let (hold, this, file) = (file.hold().await, self.clone(), Arc::clone(file));
+        self.to_its_end("fallocate", async move {
+            let changing = this.0.cache.changing(file.ino());
+            let mutation = Mutation::PunchHole { ino: file.ino(), offset: range.start, bytes: range.end - range.start, extend };
+            let reply = this.0.link.mutate(mutation, false).await;
+            drop(changing);
+            let MutationReply::Inode(attributes) = reply.map_err(|error| error.to_fs("fallocate"))? else {
+                return Err(unexpected("fallocate"));
+            };
+            file.punched(range);
+            file.refreshed(&this.learn_changed(attributes));
+            drop(hold);
+            Ok(())
+        })
+        .await
     }
 
     /// lseek(2) with SEEK_DATA or SEEK_HOLE: the first offset at or after `offset` that is data, or in a hole. The end of the file
@@ -113,19 +116,22 @@ impl FileSystem {
         }
         source.flush().await?;
         target.flush().await?;
-        let hold = target.hold().await;
-        let changing = self.0.cache.changing(target.ino());
-        let mutation = Mutation::CopyRange { from: source.ino(), from_offset, to: target.ino(), to_offset, bytes };
-        let reply = self.0.link.mutate(mutation, false).await;
-        drop(changing);
-        let MutationReply::Copied { bytes, to } = reply.map_err(|error| error.to_fs("copy_file_range"))? else {
-            return Err(unexpected("copy_file_range"));
-        };
-        if !is_planted(Bug::StaleExtents) {
-            target.forget_extents();
-        }
-        target.refreshed(&self.learn_changed(to));
-        drop(hold);
-        Ok(bytes)
+        let (hold, this) = (target.hold().await, self.clone());
+        self.to_its_end("copy_file_range", async move {
+            let changing = this.0.cache.changing(target.ino());
+            let mutation = Mutation::CopyRange { from: source.ino(), from_offset, to: target.ino(), to_offset, bytes };
+            let reply = this.0.link.mutate(mutation, false).await;
+            drop(changing);
+            let MutationReply::Copied { bytes, to } = reply.map_err(|error| error.to_fs("copy_file_range"))? else {
+                return Err(unexpected("copy_file_range"));
+            };
+            if !is_planted(Bug::StaleExtents) {
+                target.forget_extents();
+            }
+            target.refreshed(&this.learn_changed(to));
+            drop(hold);
+            Ok(bytes)
+        })
+        .await
     }
 }

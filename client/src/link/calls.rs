@@ -224,6 +224,11 @@ impl Link {
         self.until(deadline, self.next_line()).await?
     }
 
+    /// Waits until the master can be asked, as far as we know.
+    pub async fn reach(&self) -> Result<(), AskError> {
+        self.line(self.deadline()).await.map(drop)
+    }
+
     fn present_line(&self) -> Option<Arc<Line>> {
         match &*self.contact.borrow() {
             Contact::Here(line) if line.failure().is_none() => Some(Arc::clone(line)),

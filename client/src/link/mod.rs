@@ -27,6 +27,7 @@ mod session;
 
 pub use backoff::Backoff;
 pub use calls::{AskError, Link};
+pub use driven::Driven;
 pub use keeper::{Keeper, StartError, Welcome, any_port};
 pub use metadata::MasterMetadata;
 pub use open_inodes::{OpenGuard, OpenInodes};

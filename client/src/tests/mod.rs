@@ -4,5 +4,6 @@ mod caching;
 mod chunkservers;
 mod exactly_once;
 pub mod fake_master;
+mod leaving;
 mod session;
 mod world;

@@ -1,0 +1,198 @@
+//! The thread that waits for a request, and the signals that call it away.
+//!
+//! The kernel would tell of them by FUSE_INTERRUPT, but fuser answers that by itself, with "not supported", whereupon the kernel
+//! never sends it again. What it would tell also stands in /proc, so a request that takes long looks there from time to time.
+//! That costs the quick ones nothing. (Why not otherwise: docs/decisions/2026-11-25-signals-from-proc.md)
+//!
+//! A dying thread has SIGKILL pending: the kernel turns every fatal signal into it. So has one whose process ends. A thread that
+//! is past that, and waits for the flush that the end of its process entails, shows it by its flags and exit code.
+
+use cairn_common::error::FsError;
+use cairn_runtime::Runtime;
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+/// A request that is answered before this is never looked at.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
+/// Later looks come further apart, up to this: it bounds how long a killed process stays.
+const LOOKS_APART_MAX: Duration = Duration::from_secs(1);
+
+/// What may end a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaves {
+    /// Its death alone. For requests that change something: no program expects EINTR from them, and one that goes on has to
+    /// know whether they were done.
+    WhenKilled,
+    /// Also the signals by which people ask programs to stop (Ctrl-C), though a program may handle them. For requests that
+    /// change nothing.
+    WhenAsked,
+}
+
+/// Who waits for a request.
+pub struct Caller {
+    runtime: Runtime,
+    /// As the kernel numbers threads where the mount was made; 0 for the kernel itself and for strangers.
+    thread: u32,
+    leaves: Leaves,
+}
+
+impl Caller {
+    pub fn new(runtime: &Runtime, thread: u32, leaves: Leaves) -> Self {
+        Self { runtime: runtime.clone(), thread, leaves }
+    }
+
+    /// Does `work` unless the caller is called away first; then `work` is dropped where it stands.
+    pub async fn wait_for<T>(&self, work: impl Future<Output = Result<T, FsError>>) -> Result<T, FsError> {
+        let mut work = pin!(work);
+        let mut pause = FIRST_LOOK;
+        loop {
+            tokio::select! {
+                biased;
+                result = work.as_mut() => return result,
+                called_away = self.look_after(pause) => if called_away {
+                    return Err(FsError::Interrupted);
+                },
+            }
+            pause = (pause * 2).min(LOOKS_APART_MAX);
+        }
+    }
+
+    async fn look_after(&self, pause: Duration) -> bool {
+        if self.thread == 0 {
+            return std::future::pending().await;
+        }
+        self.runtime.sleep(pause).await;
+        let (thread, leaves) = (self.thread, self.leaves);
+        self.runtime.blocking(move || is_called_away(thread, leaves)).await
+    }
+}
+
+/// Of a thread that /proc does not show (hidepid), nothing is known: it waits.
+fn is_called_away(thread: u32, leaves: Leaves) -> bool {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{thread}/{file}")).unwrap_or_default();
+    Signals::of_status(&read("status")).is_some_and(|signals| signals.call_away(leaves)) || was_killed(&read("stat"))
+}
+
+/// Sets of signals, as /proc/PID/status shows them: signal n is bit n - 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Signals {
+    /// Of the thread or its process.
+    pending: u64,
+    blocked: u64,
+    ignored: u64,
+    caught: u64,
+}
+
+const fn set_of(numbers: &[u32]) -> u64 {
+    let (mut set, mut at) = (0, 0);
+    while at < numbers.len() {
+        set |= 1 << (numbers[at] - 1);
+        at += 1;
+    }
+    set
+}
+
+const KILL: u64 = set_of(&[9]);
+/// Dying of them begins only when the thread has left the kernel, so that it may dump core: QUIT, ILL, TRAP, ABRT, BUS, FPE, SEGV, XCPU, XFSZ, SYS.
+const CORE_DUMPING: u64 = set_of(&[3, 4, 5, 6, 7, 8, 11, 24, 25, 31]);
+/// HUP, INT, QUIT, TERM.
+const ASKING: u64 = set_of(&[1, 2, 3, 15]);
+
+impl Signals {
+    fn of_status(status: &str) -> Option<Self> {
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        };
+        Some(Self {
+            pending: field("SigPnd")? | field("ShdPnd")?,
+            blocked: field("SigBlk")?,
+            ignored: field("SigIgn")?,
+            caught: field("SigCgt")?,
+        })
+    }
+
+    fn call_away(&self, leaves: Leaves) -> bool {
+        let heard = self.pending & !self.blocked & !self.ignored;
+        let deadly = self.pending & KILL | heard & CORE_DUMPING & !self.caught;
+        let asking = match leaves {
+            Leaves::WhenKilled => 0,
+            Leaves::WhenAsked => heard & ASKING,
+        };
+        deadly | asking != 0
+    }
+}
+
+/// Whether a line of /proc/PID/stat is of a process that a signal has ended, and whose files are being closed. One that ends by itself
+/// waits for them: whoever waits for it may count on what it wrote.
+fn was_killed(stat: &str) -> bool {
+    const EXITING: u64 = 0x4;
+    const SIGNAL_BITS: u64 = 0x7f;
+    // The second field is a name in parentheses and may contain anything; the third comes after the last of them.
+    let Some((_, after_name)) = stat.rsplit_once(')') else { return false };
+    let field = |number: usize| after_name.split_ascii_whitespace().nth(number - 3).and_then(|field| field.parse::<u64>().ok());
+    let (Some(flags), Some(exit_code)) = (field(9), field(52)) else { return false };
+    flags & EXITING != 0 && exit_code & SIGNAL_BITS != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Leaves, Signals, set_of, was_killed};
+
+    const HANDLES_INT: Signals = Signals { pending: 0, blocked: 0, ignored: 0, caught: set_of(&[2]) };
+
+    #[test]
+    fn the_dying_leave_whatever_they_wait_for() {
+        for deadly in [9, 3, 6, 11] {
+            let signals = Signals { pending: set_of(&[deadly]), ..Signals::default() };
+            assert!(signals.call_away(Leaves::WhenKilled), "{deadly}");
+        }
+        let blocked = Signals { pending: set_of(&[3]), blocked: set_of(&[3]), ..Signals::default() };
+        assert!(!blocked.call_away(Leaves::WhenAsked), "a blocked signal is for later");
+        let caught = Signals { pending: set_of(&[3]), caught: set_of(&[3]), ..Signals::default() };
+        assert!(!caught.call_away(Leaves::WhenKilled), "a handled signal does not kill");
+    }
+
+    #[test]
+    fn a_handled_request_to_stop_ends_only_what_changes_nothing() {
+        let asked = Signals { pending: set_of(&[2]), ..HANDLES_INT };
+        assert!(asked.call_away(Leaves::WhenAsked));
+        assert!(!asked.call_away(Leaves::WhenKilled));
+        // A child that ended, a window that changed its size, a timer.
+        for harmless in [17, 28, 14] {
+            let signals = Signals { pending: set_of(&[harmless]), caught: set_of(&[harmless]), ..Signals::default() };
+            assert!(!signals.call_away(Leaves::WhenAsked), "{harmless}");
+        }
+        let ignored = Signals { pending: set_of(&[1]), ignored: set_of(&[1]), ..Signals::default() };
+        assert!(!ignored.call_away(Leaves::WhenAsked));
+    }
+
+    #[test]
+    fn the_sets_are_read_from_a_status() {
+        let status = "Name:\tSigPnd: 5\nPid:\t7\nSigQ:\t0/9\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000002\n\
+                      SigBlk:\t0000000000010000\nSigIgn:\t0000000000000004\nSigCgt:\t0000000180004002\n";
+        let signals = Signals { pending: set_of(&[9, 2]), blocked: 0x10000, ignored: set_of(&[3]), caught: 0x1_8000_4002 };
+        assert_eq!(Signals::of_status(status), Some(signals));
+        assert_eq!(Signals::of_status(""), None);
+        let own = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        assert!(Signals::of_status(&own).is_some(), "{own}");
+    }
+
+    /// Fields 3 to 52 with these flags and this exit code.
+    fn stat(name: &str, flags: u64, exit_code: u64) -> String {
+        let mut fields = vec!["0".to_owned(); 50];
+        (fields[0], fields[6], fields[49]) = ("D".to_owned(), flags.to_string(), exit_code.to_string());
+        format!("7 ({name}) {}", fields.join(" "))
+    }
+
+    #[test]
+    fn a_killed_process_differs_from_one_that_ends_by_itself() {
+        assert!(was_killed(&stat("a) 1 (b c", 0x40_0004, 9)));
+        assert!(was_killed(&stat("x", 0x4, 0x80 | 6)), "with a core dump");
+        assert!(!was_killed(&stat("x", 0x4, 1 << 8)), "exit(1)");
+        assert!(!was_killed(&stat("x", 0, 9)), "the exit code of a thread that lives says nothing");
+        assert!(!was_killed(""));
+        assert!(!was_killed(&std::fs::read_to_string("/proc/thread-self/stat").unwrap()));
+    }
+}
