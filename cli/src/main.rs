@@ -4,6 +4,7 @@ mod arguments;
 mod commands;
 mod identity;
 mod logging;
+mod panics;
 mod places;
 mod signals;
 

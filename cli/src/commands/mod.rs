@@ -10,6 +10,7 @@ pub mod token;
 pub mod umount;
 pub mod up;
 
+use crate::panics;
 use anyhow::{Context, Result, anyhow};
 use cairn_runtime::Runtime;
 use cairn_runtime::real;
@@ -17,11 +18,12 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// Runs a command's work on a thread and runtime of its own, and waits for it.
+/// Runs a command's work on a thread and runtime of its own, and waits for it. A panic anywhere then ends the process.
 fn in_role<F>(name: &'static str, work: impl FnOnce(Runtime) -> F + Send + 'static) -> Result<()>
 where
     F: Future<Output = Result<()>> + 'static,
 {
+    panics::end_the_process();
     let thread = real::run_role(name, work).with_context(|| format!("cannot start the {name} thread"))?;
     thread.join().map_err(|_| anyhow!("the {name} thread panicked; the reason is above"))?
 }
