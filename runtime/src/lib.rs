@@ -13,6 +13,7 @@ pub mod entropy;
 pub mod network;
 pub mod pki;
 pub mod real;
+pub mod redb_file;
 pub mod sim;
 pub mod task;
 

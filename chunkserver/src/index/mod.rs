@@ -12,7 +12,6 @@
 //!
 //! Lost in a crash: everything since the last flush; replayed from the segments.
 
-mod backend;
 mod entry;
 mod store;
 

@@ -9,12 +9,12 @@
 //! One transaction a flush, in two phases: keys and tickets are chosen by strangers. With quick repair, so that a start after
 //! a crash need not walk the whole tree.
 
-use super::backend::FileBackend;
 use super::entry::{ENTRY_BYTES, Entry, KEY_BYTES, SegmentUse, USE_BYTES, decode_key, encode_key};
 use crate::segment::{Position, SegmentNumber, TargetUuid};
 use cairn_common::ids::ChunkId;
 use cairn_common::wire::chunkserver::ShardKey;
 use cairn_runtime::disk::{Disk, OpenMode};
+use cairn_runtime::redb_file::RedbFile;
 use parking_lot::RwLock;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use std::collections::BTreeMap;
@@ -239,7 +239,7 @@ impl IndexStore {
 
     fn open_database(&self) -> Result<Database, IndexError> {
         let file = self.disk.open(&self.path, OpenMode::CreateOrOpen).map_err(redb::Error::Io)?;
-        Ok(Database::builder().set_cache_size(self.cache_bytes).create_with_backend(FileBackend(file))?)
+        Ok(Database::builder().set_cache_size(self.cache_bytes).create_with_backend(RedbFile(file))?)
     }
 }
 

@@ -3,11 +3,11 @@
 //! One redb table per [`Table`], bytes to bytes. Besides them redb's `store` table says how far it goes: key `position`,
 //! value: version (1 byte), last applied command (8), its time (8).
 
-use super::backend::FileBackend;
 use super::tables::{Changes, Reader, StoreError, Table, Value, Visit, disk_error, key_range};
 use cairn_common::ids::LogIndex;
 use cairn_common::time::Timestamp;
 use cairn_runtime::disk::{Disk, OpenMode};
+use cairn_runtime::redb_file::RedbFile;
 use redb::{ReadOnlyTable, ReadableDatabase, TableDefinition};
 use std::io;
 use std::path::Path;
@@ -67,7 +67,7 @@ impl Database {
 
     fn open_file(disk: &dyn Disk, path: &Path, mode: OpenMode, cache_bytes: usize) -> Result<Self, StoreError> {
         let file = disk.open(path, mode).map_err(|error| disk_error("open", path, &error))?;
-        let redb = redb::Database::builder().set_cache_size(cache_bytes).create_with_backend(FileBackend(file)).map_err(store_error)?;
+        let redb = redb::Database::builder().set_cache_size(cache_bytes).create_with_backend(RedbFile(file)).map_err(store_error)?;
         Ok(Self { redb })
     }
 

@@ -8,7 +8,6 @@
 //! Lost in a power failure: commands that were not synced yet (at most `LOG_SYNC_INTERVAL` old), always the last ones.
 //! After a failed write or sync nothing is taken any more and [`Store::failed`] says why.
 
-mod backend;
 mod database;
 mod log;
 mod memtable;

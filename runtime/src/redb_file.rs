@@ -1,15 +1,15 @@
-//! redb on the disk seam, so that the tables crash and fail together with the simulated disk they lie on.
+//! redb on the disk seam, so that its tables crash and fail together with the simulated disk they lie on.
 
-use cairn_runtime::disk::DiskFile;
+use crate::disk::DiskFile;
 use redb::StorageBackend;
 use std::io;
 use std::sync::Arc;
 
 /// A file as redb wants it.
 #[derive(Debug)]
-pub struct FileBackend(pub Arc<dyn DiskFile>);
+pub struct RedbFile(pub Arc<dyn DiskFile>);
 
-impl StorageBackend for FileBackend {
+impl StorageBackend for RedbFile {
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }
