@@ -1,6 +1,5 @@
 //! What the client has done since the start, for tests and for `cairn status`.
 
-pub use crate::data::DataCounters;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One count.
@@ -17,54 +16,75 @@ impl Count {
     }
 }
 
-/// The counts, as they go on.
-#[derive(Debug, Default)]
-pub struct Counts {
-    pub master_requests: Count,
-    pub master_retries: Count,
-    pub master_connects: Count,
-    pub chunkserver_requests: Count,
-    pub chunkserver_failures: Count,
-    pub attribute_hits: Count,
-    pub entry_hits: Count,
-    pub entries_read_ahead: Count,
-}
-
-/// The counts at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
-    /// Requests sent to the master, tries included.
-    pub master_requests: u64,
-    /// Requests that had to be sent again.
-    pub master_retries: u64,
-    /// Connections made to the master.
-    pub master_connects: u64,
-    /// Requests sent to chunkservers.
-    pub chunkserver_requests: u64,
-    /// Requests that no chunkserver answered.
-    pub chunkserver_failures: u64,
-    /// Attributes answered from the cache.
-    pub attribute_hits: u64,
-    /// Names (there or not) answered from the cache.
-    pub entry_hits: u64,
-    /// Entries fetched because neighbours were looked up.
-    pub entries_read_ahead: u64,
-    /// What the data path did: degraded reads are `rebuilds`, hash mismatches are `shards_corrupt`.
-    pub data: DataCounters,
-}
-
-impl Counts {
-    pub fn snapshot(&self, data: DataCounters) -> Counters {
-        Counters {
-            master_requests: self.master_requests.get(),
-            master_retries: self.master_retries.get(),
-            master_connects: self.master_connects.get(),
-            chunkserver_requests: self.chunkserver_requests.get(),
-            chunkserver_failures: self.chunkserver_failures.get(),
-            attribute_hits: self.attribute_hits.get(),
-            entry_hits: self.entry_hits.get(),
-            entries_read_ahead: self.entries_read_ahead.get(),
-            data,
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// The counts, as they go on.
+        #[derive(Debug, Default)]
+        pub struct Counts {
+            $(pub $name: Count,)*
         }
-    }
+
+        /// The counts at one moment.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counts {
+            pub fn snapshot(&self) -> Counters {
+                Counters { $($name: self.$name.get(),)* }
+            }
+        }
+    };
+}
+
+counts! {
+    /// Requests sent to the master, tries included.
+    master_requests,
+    /// Requests that had to be sent again.
+    master_retries,
+    /// Connections made to the master.
+    master_connects,
+    /// Requests sent to chunkservers.
+    chunkserver_requests,
+    /// Requests that no chunkserver answered.
+    chunkserver_failures,
+    /// Attributes answered from the cache.
+    attribute_hits,
+    /// Names (there or not) answered from the cache.
+    entry_hits,
+    /// Entries fetched because neighbours were looked up.
+    entries_read_ahead,
+    /// Bytes that applications wrote.
+    written_bytes,
+    /// Bytes that applications read.
+    read_bytes,
+    /// Chunks put.
+    chunks_put,
+    /// Bytes of chunks put, before redundancy.
+    chunk_bytes_put,
+    /// Chunks put with a narrower scheme than their pool's, because targets were missing.
+    chunks_narrowed,
+    /// Shards that a target did not take.
+    shard_puts_failed,
+    /// Commits that the master took.
+    commits,
+    /// Chunks put again because the map had moved.
+    chunks_put_again,
+    /// Requests for ranges of shards.
+    shard_reads,
+    /// Shards that a target should hold and did not give.
+    shard_reads_failed,
+    /// Answers that did not match their hashes, or that the chunkserver itself called corrupt.
+    shards_corrupt,
+    /// Ranges that were decoded from other shards.
+    rebuilds,
+    /// Second requests sent because the first took long.
+    hedges,
+    /// Reads answered from the block cache, by shard range.
+    block_cache_hits,
+    /// Shards that a target lost before they were stable, and that were put again.
+    shards_restored,
+    /// Shards that were lost before they were stable.
+    shards_lost,
 }

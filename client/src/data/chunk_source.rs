@@ -2,8 +2,8 @@
 
 use super::block_cache::BlockCache;
 use super::chunk_reader::{ChunkReader, ShardRange, shard_ranges};
-use super::counters::Counts;
 use super::limits::PREFETCHES_MAX;
+use crate::counters::Counts;
 use bytes::Bytes;
 use cairn_common::collections::FastMap;
 use cairn_common::error::FsError;

@@ -2,11 +2,11 @@
 //! not take its shard. A chunk counts as put when every shard of the chosen scheme has been acknowledged.
 
 use super::compute::compute;
-use super::counters::Counts;
 use super::limits::{CHUNK_PUT_LIMIT, PUT_RETRY_PAUSE, SHARD_PUT_LIMIT, STRAGGLER_PATIENCE};
 use super::pack::cut_point;
 use super::prepare::{HashedChunk, ShardSet, join_parts};
 use super::slots::{Choice, Standing, choose};
+use crate::counters::Counts;
 use crate::ports::{Metadata, TargetCallError, Targets};
 use bytes::Bytes;
 use cairn_common::error::FsError;

@@ -6,7 +6,6 @@ use super::chunk_reader::ChunkReader;
 use super::chunk_source::ChunkSource;
 use super::chunk_writer::{ChunkWriter, PutChunks};
 use super::committer::{CommitCount, CommitQueue};
-use super::counters::Counts;
 use super::doubts::Doubts;
 use super::durability::Durability;
 use super::file::FileData;
@@ -19,6 +18,7 @@ use super::registry::FileRegistry;
 use super::settings::DataSettings;
 use super::shard_fetch::ShardFetch;
 use super::written::RunParts;
+use crate::counters::Counts;
 use crate::ports::{Metadata, Targets};
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
@@ -48,9 +48,14 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(runtime: Runtime, metadata: Arc<dyn Metadata>, targets: Arc<dyn Targets>, settings: DataSettings) -> Self {
+    pub fn new(
+        runtime: Runtime,
+        metadata: Arc<dyn Metadata>,
+        targets: Arc<dyn Targets>,
+        settings: DataSettings,
+        counts: Arc<Counts>,
+    ) -> Self {
         let settings = settings.within_bounds();
-        let counts = Arc::new(Counts::default());
         let fetch = ShardFetch {
             runtime: runtime.clone(),
             targets: Arc::clone(&targets),

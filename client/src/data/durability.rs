@@ -7,9 +7,9 @@
 use super::chunk_reader::{ChunkReader, shard_ranges};
 use super::chunk_writer::{ChunkWriter, PutChunks, StoredShard};
 use super::compute::compute;
-use super::counters::Counts;
 use super::limits::{CHECK_KEYS_MAX, SYNC_LIMIT, SYNC_ROUNDS_MAX, UNSYNCED_FILES_MAX, UNSYNCED_SHARDS_MAX};
 use super::prepare::HashedChunk;
+use crate::counters::Counts;
 use crate::ports::{TargetCallError, Targets};
 use bytes::Bytes;
 use cairn_common::extent::ChunkInfo;

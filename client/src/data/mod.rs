@@ -23,7 +23,6 @@ mod chunk_writer;
 mod committer;
 mod compute;
 mod core;
-mod counters;
 mod dirty;
 mod doubts;
 mod durability;
@@ -51,7 +50,6 @@ mod written;
 #[cfg(test)]
 mod tests;
 
-pub use self::counters::DataCounters;
 pub use self::file::{CommitHold, Descriptor, FileData};
 pub use self::settings::{DataSettings, PoolChooser};
 pub use self::store::DataStore;

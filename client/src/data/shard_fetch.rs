@@ -1,7 +1,6 @@
 //! One request for a range of one shard to one target, and the check of what comes back.
 
 use super::compute::compute;
-use super::counters::Counts;
 use super::doubts::Doubts;
 use super::hedge::Latency;
 use super::limits::GET_LIMIT;
@@ -17,6 +16,7 @@ use cairn_runtime::Runtime;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::counters::Counts;
 use crate::ports::{TargetCallError, Targets};
 
 /// Why a target did not give good bytes.

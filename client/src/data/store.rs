@@ -1,10 +1,10 @@
 //! The data path as a whole.
 
 use super::core::Core;
-use super::counters::DataCounters;
 use super::file::FileData;
 use super::settings::DataSettings;
 use super::{caretaker, committer, packer};
+use crate::counters::{Counters, Counts};
 use crate::ports::{Metadata, Targets};
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
@@ -20,8 +20,14 @@ pub struct DataStore {
 }
 
 impl DataStore {
-    pub fn new(runtime: Runtime, metadata: Arc<dyn Metadata>, targets: Arc<dyn Targets>, settings: DataSettings) -> Arc<Self> {
-        let core = Arc::new(Core::new(runtime, metadata, targets, settings));
+    pub fn new(
+        runtime: Runtime,
+        metadata: Arc<dyn Metadata>,
+        targets: Arc<dyn Targets>,
+        settings: DataSettings,
+        counts: Arc<Counts>,
+    ) -> Arc<Self> {
+        let core = Arc::new(Core::new(runtime, metadata, targets, settings, counts));
         let tasks = [
             core.runtime.spawn("packer", packer::run(Arc::clone(&core))).abort_on_drop(),
             core.runtime.spawn("committer", committer::run(Arc::clone(&core))).abort_on_drop(),
@@ -51,7 +57,7 @@ impl DataStore {
         self.core.budget.used_bytes()
     }
 
-    pub fn counters(&self) -> DataCounters {
+    pub fn counters(&self) -> Counters {
         self.core.counts.snapshot()
     }
 

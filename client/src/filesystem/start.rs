@@ -87,7 +87,7 @@ impl FileSystem {
             pool,
             ..DataSettings::for_pool(PoolId::default())
         };
-        let data = DataStore::new(runtime.clone(), Arc::clone(&metadata), targets_port, data_settings);
+        let data = DataStore::new(runtime.clone(), Arc::clone(&metadata), targets_port, data_settings, Arc::clone(&counts));
         Ok(FileSystem(Arc::new(Inner {
             runtime,
             link,
@@ -134,7 +134,7 @@ impl FileSystem {
 
     /// What was done since the start.
     pub fn counters(&self) -> Counters {
-        self.0.counts.snapshot(self.0.data.counters())
+        self.0.counts.snapshot()
     }
 
     /// Attributes as this client sees the file: with what was written here and is not yet with the master.

@@ -26,13 +26,19 @@ impl Cluster {
         let master = FakeMaster::new(runtime.clone(), Arc::clone(&targets));
         let mut chosen = DataSettings { write_buffer_bytes: 32 << 20, block_cache_bytes: 32 << 20, ..DataSettings::for_pool(POOL) };
         settings(&mut chosen);
-        let store = DataStore::new(runtime.clone(), Arc::clone(&master) as _, Arc::clone(&targets) as _, chosen);
+        let store = DataStore::new(runtime.clone(), Arc::clone(&master) as _, Arc::clone(&targets) as _, chosen, Arc::default());
         Self { runtime, targets, master, store }
     }
 
     /// Another client of the same cluster, with empty caches.
     pub fn stranger(&self) -> Arc<DataStore> {
-        DataStore::new(self.runtime.clone(), Arc::clone(&self.master) as _, Arc::clone(&self.targets) as _, DataSettings::for_pool(POOL))
+        DataStore::new(
+            self.runtime.clone(),
+            Arc::clone(&self.master) as _,
+            Arc::clone(&self.targets) as _,
+            DataSettings::for_pool(POOL),
+            Arc::default(),
+        )
     }
 
     pub fn create(&self, number: u64) -> Arc<FileData> {
