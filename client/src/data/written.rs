@@ -249,18 +249,7 @@ impl WrittenData {
         let pieces: Vec<Piece> = self.dirty.iter().filter(|piece| piece.run == open.id).copied().collect();
         let live_bytes = pieces.iter().map(|piece| piece.bytes as usize).sum();
         if live_bytes == 0 {
-            let state = RunState::Put(Arc::default());
-            let (bytes, extents) = (Bytes::new(), Vec::new());
-            self.sealed.push_back(SealedRun {
-                id: open.id,
-                bytes,
-                extents,
-                end: open.end,
-                pack_base: 0,
-                job: None,
-                state,
-                _charge: Charge::default(),
-            });
+            self.sealed.push_back(SealedRun::empty(open.id, open.end));
             return None;
         }
         let shape = RunShape { live_bytes, run_bytes: open.used, extents: pieces.len() };
@@ -273,16 +262,8 @@ impl WrittenData {
             gather(&pieces, &bytes)
         };
         let shape = RunShape { extents: extents.len(), ..shape };
-        self.sealed.push_back(SealedRun {
-            id: open.id,
-            bytes,
-            extents,
-            end: open.end,
-            pack_base: 0,
-            job: None,
-            state: RunState::Putting,
-            _charge: open.charge,
-        });
+        let empty = SealedRun::empty(open.id, open.end);
+        self.sealed.push_back(SealedRun { bytes, extents, state: RunState::Putting, _charge: open.charge, ..empty });
         Some(RunParts { run: open.id, shape, parts })
     }
 
@@ -468,6 +449,14 @@ impl WrittenData {
 impl OpenRun {
     fn is_full(&self, chunk_bytes_max: usize) -> bool {
         self.used >= chunk_bytes_max || self.appends >= RUN_EXTENTS_MAX
+    }
+}
+
+impl SealedRun {
+    /// Without bytes: there is nothing to put.
+    fn empty(id: RunId, end: u64) -> Self {
+        let state = RunState::Put(Arc::default());
+        Self { id, bytes: Bytes::new(), extents: Vec::new(), end, pack_base: 0, job: None, state, _charge: Charge::default() }
     }
 }
 

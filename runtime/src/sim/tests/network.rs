@@ -40,6 +40,27 @@ impl Pair {
     }
 }
 
+/// Both ends of a connection.
+struct Ends {
+    server: Node,
+    client: Node,
+    listener: Arc<dyn crate::network::Endpoint>,
+    endpoint: Arc<dyn crate::network::Endpoint>,
+    ours: Arc<dyn Connection>,
+    theirs: Arc<dyn Connection>,
+}
+
+impl Ends {
+    async fn new(world: &World) -> Self {
+        let (server, client) = (world.node("server"), world.node("client"));
+        let listener = bind(&server.runtime(), PORT, Role::Master, "m");
+        let endpoint = bind(&client.runtime(), 0, Role::Client, "c");
+        let ours = endpoint.connect(server.address(PORT), Role::Master).await.expect("a healthy network");
+        let theirs = listener.accept().await.expect("somebody connects");
+        Self { server, client, listener, endpoint, ours, theirs }
+    }
+}
+
 #[test]
 fn calls_are_answered_and_peers_are_known() {
     block_on_world(1, |world| async move {
@@ -155,12 +176,7 @@ fn calls_to_a_crashed_node_wait_for_the_silence_and_a_new_life_answers() {
 #[test]
 fn closing_tells_the_peer_at_once() {
     block_on_world(1, |world| async move {
-        let (server, client) = (world.node("server"), world.node("client"));
-        let (server_runtime, client_runtime) = (server.runtime(), client.runtime());
-        let listener = bind(&server_runtime, PORT, Role::Master, "m");
-        let endpoint = bind(&client_runtime, 0, Role::Client, "c");
-        let ours = endpoint.connect(server.address(PORT), Role::Master).await.unwrap();
-        let theirs = listener.accept().await.unwrap();
+        let Ends { server, listener, endpoint, ours, theirs, .. } = Ends::new(&world).await;
         assert!(theirs.peer().has_role(Role::Client));
 
         let begin = world.now();
@@ -180,15 +196,12 @@ fn closing_tells_the_peer_at_once() {
 #[test]
 fn an_unanswered_request_is_told_and_the_connection_lives() {
     block_on_world(1, |world| async move {
-        let (server, client) = (world.node("server"), world.node("client"));
-        let (server_runtime, client_runtime) = (server.runtime(), client.runtime());
-        let listener = bind(&server_runtime, PORT, Role::Master, "m");
-        let endpoint = bind(&client_runtime, 0, Role::Client, "c");
-        let ours = endpoint.connect(server.address(PORT), Role::Master).await.unwrap();
-        let theirs = listener.accept().await.unwrap();
+        let ends = Ends::new(&world).await;
+        let (server_runtime, client_runtime) = (ends.server.runtime(), ends.client.runtime());
+        let (ours, theirs) = (Arc::clone(&ends.ours), Arc::clone(&ends.theirs));
         let taker = theirs.clone();
         server_runtime.spawn("drop one", async move { drop(taker.accept().await) });
-        assert_eq!(ours.call(message(b"x")).await, Err(CallError::Dropped(server.address(PORT))));
+        assert_eq!(ours.call(message(b"x")).await, Err(CallError::Dropped(ends.server.address(PORT))));
         // The other direction works just as well.
         let asker = ours.clone();
         client_runtime.spawn("answer one", async move {
@@ -224,12 +237,9 @@ fn loss_delays_calls_but_never_loses_them() {
 #[test]
 fn a_peer_that_takes_nothing_holds_up_the_caller() {
     block_on_world(1, |world| async move {
-        let (server, client) = (world.node("server"), world.node("client"));
-        let (server_runtime, client_runtime) = (server.runtime(), client.runtime());
-        let listener = bind(&server_runtime, PORT, Role::Master, "m");
-        let endpoint = bind(&client_runtime, 0, Role::Client, "c");
-        let ours = endpoint.connect(server.address(PORT), Role::Master).await.unwrap();
-        let theirs = listener.accept().await.unwrap();
+        let ends = Ends::new(&world).await;
+        let (server_runtime, client_runtime) = (ends.server.runtime(), ends.client.runtime());
+        let (ours, theirs) = (Arc::clone(&ends.ours), Arc::clone(&ends.theirs));
         // Callers that give up do not make room: the requests are still with the peer.
         let impatient = (0..3000).map(|_| client_runtime.timeout(Duration::from_millis(10), ours.call(message(b"x"))));
         assert!(join_all(impatient).await.iter().all(Result::is_err));
@@ -253,12 +263,9 @@ fn a_peer_that_takes_nothing_holds_up_the_caller() {
 #[test]
 fn callers_that_wait_for_room_learn_that_the_connection_is_lost() {
     block_on_world(1, |world| async move {
-        let (server, client) = (world.node("server"), world.node("client"));
-        let (server_runtime, client_runtime) = (server.runtime(), client.runtime());
-        let listener = bind(&server_runtime, PORT, Role::Master, "m");
-        let endpoint = bind(&client_runtime, 0, Role::Client, "c");
-        let ours = endpoint.connect(server.address(PORT), Role::Master).await.unwrap();
-        let theirs = listener.accept().await.unwrap();
+        let ends = Ends::new(&world).await;
+        let (server_runtime, client_runtime) = (ends.server.runtime(), ends.client.runtime());
+        let (ours, theirs) = (Arc::clone(&ends.ours), Arc::clone(&ends.theirs));
         server_runtime.spawn("take and never answer", async move {
             let mut taken = Vec::new();
             while let Some(call) = theirs.accept().await {
@@ -269,7 +276,7 @@ fn callers_that_wait_for_room_learn_that_the_connection_is_lost() {
         let network = world.network();
         client_runtime.spawn("cut", async move {
             world.sleep(Duration::from_millis(10)).await;
-            network.partition(&server, &client);
+            network.partition(&ends.server, &ends.client);
         });
         let results = join_all((0..1100).map(|_| ours.call(message(b"x")))).await;
         assert!(results.iter().all(|result| matches!(result, Err(CallError::ConnectionLost(_)))));
