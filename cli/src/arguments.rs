@@ -216,6 +216,9 @@ pub struct Umount {
     /// Detach even while files are in use; it goes away when they are closed.
     #[arg(long)]
     pub lazy: bool,
+    /// End whatever processes wait for on it, with an error, and detach. Frees what no signal reaches.
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ use crate::caller::{Caller, Leaves};
 use crate::convert::{file_attr, ino, kind_of_mode, permissions, time_change, timestamp};
 use crate::directory::{fill, fill_plus};
 use crate::errno::errno;
+use crate::kernel::Kernel;
 use bytes::Bytes;
 use cairn_client::{AllocateMode, FileSystem, Handle, OpenFlags, Opened, SeekTarget};
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, Owner};
@@ -44,11 +45,12 @@ pub struct Adapter {
     fs: FileSystem,
     /// What the kernel calls inode 1; another directory than the root when a subdirectory is mounted.
     root: Ino,
+    kernel: Kernel,
 }
 
 impl Adapter {
-    pub fn new(runtime: Runtime, fs: FileSystem, root: Ino) -> Self {
-        Self { runtime, fs, root }
+    pub fn new(runtime: Runtime, fs: FileSystem, root: Ino, kernel: Kernel) -> Self {
+        Self { runtime, fs, root, kernel }
     }
 
     /// Our inode for the kernel's: they differ for the top of a mounted subdirectory alone.
@@ -154,6 +156,11 @@ fn new_inode(request: &Request, kind: FileKind, mode: u32, rdev: u32, symlink_ta
     NewInode { kind, mode: permissions(mode), owner, rdev, symlink_target }
 }
 
+/// Whether a change of content takes the set-id bits: for all but root. fuser does not pass on the kernel's own answer but for writes.
+fn is_unprivileged(request: &Request) -> bool {
+    request.uid() != 0
+}
+
 fn open_flags(flags: fuser::OpenFlags) -> OpenFlags {
     let access = flags.acc_mode();
     OpenFlags {
@@ -209,6 +216,7 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
         // Each is an improvement that an older kernel may lack.
         let refused: Vec<_> = wanted.into_iter().filter(|flag| config.add_capabilities(*flag).is_err()).collect();
@@ -272,7 +280,18 @@ impl Filesystem for Adapter {
         let ino = self.ino(number);
         let handle = handle.map(|handle| Handle(handle.0));
         let answer = move |fs: &FileSystem, result| reply_attr(fs, reply, result, number);
-        self.change("setattr", request, move |fs| async move { fs.set_attributes(ino, change, handle).await }, answer);
+        // A change of nothing is how the kernel announces a write that takes the bits.
+        let is_announcement = change == AttributeChange { ctime: change.ctime, ..AttributeChange::default() };
+        let is_of_owner = uid.is_some() || gid.is_some();
+        let is_of_content = size.is_some() && is_unprivileged(request);
+        let clears_set_id = mode.is_none() && (is_announcement || is_of_owner || is_of_content);
+        let work = move |fs: FileSystem| async move {
+            if clears_set_id {
+                fs.clear_set_id(ino).await?;
+            }
+            fs.set_attributes(ino, change, handle).await
+        };
+        self.change("setattr", request, work, answer);
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -354,13 +373,20 @@ impl Filesystem for Adapter {
         self.change("create", request, move |fs| async move { fs.create_open(parent, &name, inode, or_existing, flags).await }, answer);
     }
 
-    fn open(&self, request: &Request, ino: INodeNo, flags: fuser::OpenFlags, reply: ReplyOpen) {
-        let (ino, flags) = (self.ino(ino), open_flags(flags));
+    fn open(&self, request: &Request, number: INodeNo, flags: fuser::OpenFlags, reply: ReplyOpen) {
+        let (ino, flags, kernel) = (self.ino(number), open_flags(flags), self.kernel.clone());
         let answer = move |_: &FileSystem, result: Result<Opened, FsError>| match result {
             Ok(opened) => reply.opened(FileHandle(opened.handle.0), fopen_flags(&opened, flags.write)),
             Err(error) => reply.error(errno(error)),
         };
-        let work = move |fs: FileSystem| async move { fs.open(ino, flags).await };
+        let clears_set_id = flags.truncate && is_unprivileged(request);
+        let work = move |fs: FileSystem| async move {
+            if clears_set_id && fs.clear_set_id(ino).await? {
+                // The answer to an open carries no attributes.
+                kernel.forget_attributes(number);
+            }
+            fs.open(ino, flags).await
+        };
         if flags.truncate { self.change("open", request, work, answer) } else { self.question("open", request, work, answer) }
     }
 
@@ -390,11 +416,11 @@ impl Filesystem for Adapter {
     fn write(
         &self,
         request: &Request,
-        _ino: INodeNo,
+        number: INodeNo,
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: fuser::OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
@@ -404,11 +430,18 @@ impl Filesystem for Adapter {
             Ok(written) => reply.written(written as u32),
             Err(error) => reply.error(errno(error)),
         };
-        if let Some(result) = self.fs.try_write(handle, offset, data) {
+        let ino = self.ino(number);
+        let clears_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) && self.fs.may_have_set_id(ino);
+        if !clears_set_id && let Some(result) = self.fs.try_write(handle, offset, data) {
             return answer(result);
         }
         let data = Bytes::copy_from_slice(data);
-        let work = move |fs: FileSystem| async move { fs.write(handle, offset, &data).await };
+        let work = move |fs: FileSystem| async move {
+            if clears_set_id {
+                fs.clear_set_id(ino).await?;
+            }
+            fs.write(handle, offset, &data).await
+        };
         self.change("write", request, work, move |_: &FileSystem, result| answer(result));
     }
 
@@ -532,10 +565,16 @@ impl Filesystem for Adapter {
         self.change("removexattr", request, move |fs| async move { fs.remove_xattr(ino, &name).await }, empty_answer(reply));
     }
 
-    fn fallocate(&self, request: &Request, _ino: INodeNo, handle: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
+    fn fallocate(&self, request: &Request, number: INodeNo, handle: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
         let Some(mode) = allocate_mode(mode) else { return reply.error(Errno::EOPNOTSUPP) };
-        let handle = Handle(handle.0);
-        self.change("fallocate", request, move |fs| async move { fs.allocate(handle, mode, offset, length).await }, empty_answer(reply));
+        let (handle, ino, clears_set_id) = (Handle(handle.0), self.ino(number), is_unprivileged(request));
+        let work = move |fs: FileSystem| async move {
+            if clears_set_id {
+                fs.clear_set_id(ino).await?;
+            }
+            fs.allocate(handle, mode, offset, length).await
+        };
+        self.change("fallocate", request, work, empty_answer(reply));
     }
 
     fn lseek(&self, request: &Request, _ino: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -559,19 +598,25 @@ impl Filesystem for Adapter {
         _ino_in: INodeNo,
         from: FileHandle,
         from_offset: u64,
-        _ino_out: INodeNo,
+        number_out: INodeNo,
         to: FileHandle,
         to_offset: u64,
         length: u64,
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let (target, clears_set_id) = (self.ino(number_out), is_unprivileged(request));
         let (from, to, length) = (Handle(from.0), Handle(to.0), length.min(COPY_BYTES_MAX));
         let answer = move |_: &FileSystem, result: Result<u64, FsError>| match result {
             Ok(copied) => reply.written(copied as u32),
             Err(error) => reply.error(errno(error)),
         };
-        let work = move |fs: FileSystem| async move { fs.copy_range(from, from_offset, to, to_offset, length).await };
+        let work = move |fs: FileSystem| async move {
+            if clears_set_id {
+                fs.clear_set_id(target).await?;
+            }
+            fs.copy_range(from, from_offset, to, to_offset, length).await
+        };
         self.change("copy_file_range", request, work, answer);
     }
 }

@@ -8,8 +8,9 @@ mod caller;
 mod convert;
 mod directory;
 mod errno;
+mod kernel;
 mod mount;
 mod options;
 
-pub use mount::{MountError, Mounted, mount, unmount};
+pub use mount::{MountError, Mounted, Unmounting, mount, unmount};
 pub use options::{MountOptions, OptionError};

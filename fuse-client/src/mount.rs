@@ -1,11 +1,13 @@
 //! Mounting and unmounting.
 
 use crate::adapter::Adapter;
+use crate::kernel::Kernel;
 use crate::options::MountOptions;
 use cairn_client::FileSystem;
 use cairn_common::ids::Ino;
 use cairn_runtime::Runtime;
 use fuser::{BackgroundSession, Session};
+use rustix::mount::UnmountFlags;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -47,8 +49,10 @@ pub struct Mounted {
 pub fn mount(runtime: Runtime, fs: FileSystem, root: Ino, directory: &Path, options: &MountOptions) -> Result<Mounted, MountError> {
     check(directory, options)?;
     let refused = |reason| MountError::Refused { directory: directory.to_owned(), reason };
-    let adapter = Adapter::new(runtime, fs, root);
+    let kernel = Kernel::default();
+    let adapter = Adapter::new(runtime, fs, root, kernel.clone());
     let session = Session::new(adapter, directory, &options.config("cairn", DEVICE_THREADS)).map_err(refused)?;
+    kernel.listens_to(session.notifier());
     let session = session.spawn().map_err(refused)?;
     raise_read_ahead(directory);
     Ok(Mounted { session, directory: directory.to_owned() })
@@ -108,27 +112,45 @@ impl Mounted {
         if self.session.guard.is_finished() {
             return Ok(());
         }
-        self.session.umount_and_join().or_else(|_| unmount(&directory, true))
+        self.session.umount_and_join().or_else(|_| unmount(&directory, Unmounting::Lazily))
     }
 }
 
-/// Unmounts a directory that any process has mounted; with `lazy`, even while files on it are open.
-pub fn unmount(directory: &Path, lazy: bool) -> Result<(), MountError> {
+/// What to do about those who use a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmounting {
+    /// Refuse.
+    IfUnused,
+    /// Let them go on; the mount goes away when they have closed their files.
+    Lazily,
+    /// End whatever they wait for, with an error.
+    ByForce,
+}
+
+/// Unmounts a directory that any process has mounted.
+pub fn unmount(directory: &Path, unmounting: Unmounting) -> Result<(), MountError> {
     let failed = |reason: String| MountError::NotUnmounted { directory: directory.to_owned(), reason };
-    let flags = if lazy { rustix::mount::UnmountFlags::DETACH } else { rustix::mount::UnmountFlags::empty() };
+    let flags = match unmounting {
+        Unmounting::IfUnused => UnmountFlags::empty(),
+        Unmounting::Lazily => UnmountFlags::DETACH,
+        Unmounting::ByForce => UnmountFlags::FORCE | UnmountFlags::DETACH,
+    };
     match rustix::mount::unmount(directory, flags) {
         Ok(()) => return Ok(()),
+        Err(rustix::io::Errno::PERM) if unmounting == Unmounting::ByForce => {
+            return Err(failed("only root may use force: end the process that serves the mount instead".to_owned()));
+        }
         Err(rustix::io::Errno::PERM) => {}
         Err(rustix::io::Errno::INVAL) => return Err(failed("nothing is mounted there".to_owned())),
         Err(rustix::io::Errno::NOENT) => return Err(failed("there is no such directory".to_owned())),
         Err(rustix::io::Errno::BUSY) => {
-            return Err(failed("it is in use: close the files on it and leave it with every shell, or pass --lazy".to_owned()));
+            return Err(failed("it is in use: close the files on it and leave it with every shell, or pass --lazy or --force".to_owned()));
         }
         Err(error) => return Err(failed(error.to_string())),
     }
     // Without root, fusermount3 may unmount what the same user has mounted.
     let mut command = Command::new("fusermount3");
-    command.arg("-u").args(lazy.then_some("-z")).arg(directory);
+    command.arg("-u").args((unmounting == Unmounting::Lazily).then_some("-z")).arg(directory);
     let output = command.output().map_err(|error| failed(format!("fusermount3 cannot be run: {error}")))?;
     if output.status.success() { Ok(()) } else { Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())) }
 }

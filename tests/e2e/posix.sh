@@ -32,6 +32,70 @@ exec 9<> gone; echo alive >&9; rm gone; [ "$(cat /proc/self/fd/9)" = alive ]; ex
 say "extended attributes"
 setfattr -n user.colour -v blue d/g; [ "$(getfattr --only-values -n user.colour d/g)" = blue ]
 setfattr -x user.colour d/g; ! getfattr -n user.colour d/g 2>/dev/null || fail "a removed attribute"
+say "set-id bits go with the content or the owner that they stood for"
+as_user() { setpriv --reuid 1234 --regid 1234 --clear-groups "$@"; }
+bits_after() { # MODE COMMAND...   on a file with 6777
+  local mode=$1 found; shift
+  echo content > tool; chmod 6777 tool; [ "$(stat -c %a tool)" = 6777 ]
+  "$@"; found=$(stat -c %a tool); [ "$found" = "$mode" ] || fail "mode $found after: $*"
+}
+bits_after 777 as_user sh -c 'printf x >> tool'
+bits_after 777 as_user truncate -s 3 tool
+bits_after 777 as_user sh -c ': > tool'
+bits_after 777 as_user fallocate -l 1000 tool
+bits_after 777 as_user sh -c 'cat /dev/null | dd of=tool conv=notrunc,fsync bs=1 count=0 seek=100 status=none; printf x | dd of=tool conv=notrunc bs=1 seek=2 status=none'
+bits_after 777 chown 12:34 tool
+bits_after 6777 sh -c 'printf x >> tool'
+bits_after 6777 as_user cat tool > /dev/null
+mkdir shared; chmod 2777 shared; chown :34 shared; [ "$(stat -c %a shared)" = 2777 ] || fail "a directory lost its set-group-id bit"
+as_user touch shared/f; [ "$(stat -c %u:%g shared/f)" = 1234:34 ] || fail "the group is not inherited"
+as_user mkdir shared/d; [ "$(stat -c %g:%a shared/d)" = 34:2755 ] || fail "the bit is not inherited: $(stat -c %g:%a shared/d)"
+say "permissions"
+mkdir -m 1777 sticky; echo mine > sticky/root; mkdir -m 700 closed; echo x > closed/f; echo secret > secret; chmod 600 secret
+! as_user rm -f sticky/root 2>/dev/null || fail "removed another's file from a sticky directory"
+! as_user mv sticky/root sticky/moved 2>/dev/null || fail "renamed another's file in a sticky directory"
+! as_user cat closed/f 2>/dev/null || fail "searched a closed directory"
+! as_user cat secret 2>/dev/null || fail "read a closed file"
+! as_user chmod 777 secret 2>/dev/null || fail "changed another's mode"
+! as_user chown 1234 secret 2>/dev/null || fail "took another's file"
+! as_user mkdir d/new 2>/dev/null || fail "made a name in another's directory"
+as_user sh -c 'umask 027; echo x > sticky/own; mkdir sticky/owndir; rm sticky/own; rmdir sticky/owndir'
+(umask 027; touch masked; mkdir maskeddir; mkfifo maskedfifo); [ "$(stat -c %a masked maskeddir maskedfifo | tr '\n' ' ')" = "640 750 640 " ] || fail umask
+say "errors that programs expect"
+says() { # TEXT COMMAND...
+  local text=$1 said; shift
+  ! said=$(LC_ALL=C "$@" 2>&1) || fail "should have failed: $*"
+  case "$said" in *"$text"*) ;; *) fail "said \"$said\" instead of \"$text\": $*" ;; esac
+}
+ln -s loop loop; ln -s nowhere dangling; mkdir full; touch full/f plain; mkdir empty
+says "Too many levels of symbolic links" cat loop
+says "Not a directory" cat plain/x
+says "Is a directory" sh -c ': > full'
+says "Is a directory" unlink full
+says "Not a directory" rmdir plain
+says "Directory not empty" rmdir full
+says "Directory not empty" mv -T empty full
+says "cannot overwrite" mv -T plain empty
+says "No such file" cat dangling
+says "File exists" ln plain full/f
+says "not allowed" ln full hard
+says "File exists" sh -c 'set -C; : > plain'
+perl -MErrno=:POSIX -MFcntl -e '
+  sub want { my ($what, $result, $errno) = @_; die "$what: ", $result ? "worked" : "errno " . ($! + 0), "\n" if $result || $! != $errno }
+  want("rename into itself", rename("full", "full/inside"), EINVAL);
+  want("rename a directory over a file", rename("empty", "plain"), ENOTDIR);
+  want("rename a file over a directory", rename("plain", "empty"), EISDIR);
+  want("rename what is not there", rename("absent", "plain"), ENOENT);
+  want("remove the dot", rmdir("empty/."), EINVAL);
+  want("a long name", mkdir("n" x 256), ENAMETOOLONG);
+  want("a long symlink", symlink("t" x 4096, "long-link"), ENAMETOOLONG);
+  want("an unnamed file", sysopen(my $file, ".", 020200000 | O_RDWR), EOPNOTSUPP);
+  rename("plain", "plain") or die "rename onto itself: $!";
+  link("plain", "twin") && rename("plain", "twin") or die "rename onto another name of the same file: $!";
+  -e "plain" && -e "twin" or die "rename between two names of one file must leave both";
+  symlink("t" x 4095, "long-link") or die "a symlink of 4095 bytes: $!";
+' || fail "see above"
+! cat appeared 2>/dev/null; echo x > appeared; [ "$(cat appeared)" = x ] || fail "a name that was not there, and is now"
 say "large directory"
 mkdir many; (cd many && seq 1 5000 | xargs touch); [ "$(ls many | wc -l)" = 5000 ]; [ "$(ls -l many | wc -l)" = 5001 ]; rm -r many; [ ! -e many ]
 say "copy_file_range"

@@ -8,7 +8,8 @@ for n in $(seq 8); do echo "content $n" > "d/$n"; ln "d/$n" "d/$n.link"; done
 printf 'old content' > old; printf 'open' > open
 bash -c 'printf begun >&3; exec sleep 1000' 3> half & writer=$!
 bash -c 'exec sleep 1000' 3>> open & reader=$!
-cd /
+# Without OLDPWD: bash would look at it when it starts, and wait there.
+cd /; unset OLDPWD
 
 # Runs a command that has to wait, sends it SIGNAL after two seconds, and sees that it ends soon.
 gives_way() { # SIGNAL COMMAND...
@@ -66,3 +67,11 @@ eventually 10 test "$(cat half)" = begun
 printf more > half; mkdir never; [ "$(cat half)" = more ] && [ -d never ]
 cd /; remount
 [ "$(cat "$mount/half")" = more ] && [ "$(cat "$mount/old")" = "old content" ]
+
+say "by force"
+kill -9 "$(pid_of master)"
+stat "$mount/anything" > /dev/null 2> "$WORK/told" & waiting=$!
+sleep 3; [ -e "/proc/$waiting" ] || fail "it did not wait"
+timeout 10 "$CAIRN" umount --force "$mount" || fail "umount --force"
+gone_soon $waiting
+! mountpoint -q "$mount" || fail "still mounted"

@@ -2,7 +2,13 @@
 
 use crate::arguments::Umount;
 use anyhow::Result;
+use cairn_fuse::Unmounting;
 
 pub fn run(options: Umount) -> Result<()> {
-    Ok(cairn_fuse::unmount(&options.directory, options.lazy)?)
+    let unmounting = match (options.force, options.lazy) {
+        (true, _) => Unmounting::ByForce,
+        (false, true) => Unmounting::Lazily,
+        (false, false) => Unmounting::IfUnused,
+    };
+    Ok(cairn_fuse::unmount(&options.directory, unmounting)?)
 }

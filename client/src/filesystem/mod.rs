@@ -17,6 +17,7 @@ mod open;
 mod ranges;
 mod remove;
 mod rename;
+mod set_id;
 mod start;
 mod sync;
 mod types;

@@ -6,4 +6,4 @@ mod exactly_once;
 pub mod fake_master;
 mod leaving;
 mod session;
-mod world;
+pub mod world;

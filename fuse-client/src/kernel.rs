@@ -1,0 +1,25 @@
+//! What we tell the kernel without being asked.
+
+use fuser::{INodeNo, Notifier};
+use std::sync::{Arc, OnceLock};
+
+/// The kernel's side of a mount. Cheap to clone; before the session has begun, nobody listens.
+#[derive(Clone, Default)]
+pub struct Kernel(Arc<OnceLock<Notifier>>);
+
+impl Kernel {
+    pub fn listens_to(&self, notifier: Notifier) {
+        // There is one session for each adapter.
+        let _ = self.0.set(notifier);
+    }
+
+    /// The attributes of an inode are not what the kernel was told; its pages are.
+    pub fn forget_attributes(&self, number: INodeNo) {
+        const NO_PAGES: i64 = -1;
+        let Some(notifier) = self.0.get() else { return };
+        // It may not know the inode (any more), which is as good.
+        if let Err(error) = notifier.inval_inode(number, NO_PAGES, 0) {
+            tracing::debug!(?number, %error, "the kernel was told to forget attributes");
+        }
+    }
+}
