@@ -39,7 +39,8 @@ pub fn forget(edit: &mut Edit<'_, '_>, chunks: &[ChunkId]) -> Attempt<Outcome> {
         let Some(died) = record.died.filter(|died| *died <= forgettable_before(edit.at)) else { continue };
         edit.delete(Table::Chunks, &keys::chunk(*chunk));
         edit.delete(Table::DeadChunks, &keys::dead_chunk(died, *chunk));
-        edit.put(Table::DeadChunks, &keys::deletion(oldest_ticket(edit.at), *chunk), &record.stored);
+        let put_before = if is_planted(Bug::DeletedWithoutGrace) { edit.at } else { oldest_ticket(edit.at) };
+        edit.put(Table::DeadChunks, &keys::deletion(put_before, *chunk), &record.stored);
         count_chunk(edit, record.stored.pool, -i64::from(record.stored.bytes))?;
     }
     Ok(Outcome::Done)

@@ -143,7 +143,7 @@ fn rename(tree: &mut Tree, from: &str, to: &str) -> Result<(), FsError> {
 pub struct DirectoryModel {
     /// Trees and since when they were in force; the last is the present one.
     history: Vec<(u64, Tree)>,
-    under_way: Option<Tree>,
+    under_way: Option<Change>,
     /// The trees that it may be, once nobody works in it any more.
     frozen: Option<Vec<Tree>>,
 }
@@ -164,14 +164,15 @@ impl DirectoryModel {
 
     /// A change was asked for. What its answer must be.
     pub fn begin(&mut self, change: &Change) -> Result<(), FsError> {
-        let after = apply(self.tree(), change)?;
-        self.under_way = Some(after);
+        apply(self.tree(), change)?;
+        self.under_way = Some(change.clone());
         Ok(())
     }
 
     /// The change that was begun has returned, without an error.
     pub fn done(&mut self, now: u64) {
-        if let Some(after) = self.under_way.take() {
+        let after = self.under_way.take().and_then(|change| apply(self.tree(), &change).ok());
+        if let Some(after) = after {
             let kept = self.history.iter().rposition(|(since, _)| since + FORGOTTEN_AFTER_NANOS < now).unwrap_or(0);
             self.history.drain(..kept);
             self.history.push((now, after));
@@ -191,7 +192,11 @@ impl DirectoryModel {
             Some(since) => self.history.iter().rposition(|(at, _)| *at < since).unwrap_or(0),
         };
         let mut possible: Vec<Tree> = self.history[first..].iter().map(|(_, tree)| tree.clone()).collect();
-        possible.extend(self.under_way.take());
+        // What is under way may be done on whatever is left.
+        if let Some(change) = self.under_way.take() {
+            let done: Vec<Tree> = possible.iter().filter_map(|tree| apply(tree, &change).ok()).collect();
+            possible.extend(done);
+        }
         match &mut self.frozen {
             // What a second blow leaves is a part of what the first one left.
             Some(frozen) => frozen.extend(possible),
@@ -248,7 +253,8 @@ mod tests {
         let mut late = directory.clone();
         late.freeze(Some(3));
         assert_eq!(late.possible().iter().map(Tree::len).collect::<Vec<_>>(), [2, 3]);
+        directory.begin(&create("d", 0)).unwrap();
         directory.freeze(Some(0));
-        assert_eq!(directory.possible().iter().map(Tree::len).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(directory.possible().iter().map(Tree::len).collect::<Vec<_>>(), [1, 2, 3, 2, 3, 4]);
     }
 }

@@ -153,14 +153,25 @@ impl Findings {
             let place = &history.workplaces[number];
             (place.name.clone(), place.names.possible())
         };
-        if let Some(expected) = possible.iter().find(|expected| tree.matches(expected)) {
+        // Several trees of the model may have the same names, for other files: the one that fits best is meant.
+        let mut least: Option<Vec<(String, Mismatch)>> = None;
+        for expected in possible.iter().filter(|expected| tree.matches(expected)) {
+            let before = self.mismatches.len();
             for (path, node) in expected {
                 if let (Node::File(file), Some(FoundNode::File(ino))) = (node, tree.0.get(path)) {
                     let model = shared.history().workplaces[number].file(*file).clone();
                     self.compare(fs, format!("{name}/{path}"), *ino, &model).await;
                 }
             }
+            let found = self.mismatches.split_off(before);
+            if least.as_ref().is_none_or(|least| found.len() < least.len()) {
+                least = Some(found);
+            }
+            if least.as_ref().is_some_and(Vec::is_empty) {
+                break;
+            }
         }
+        self.mismatches.extend(least.unwrap_or_default());
         self.trees.insert(number, tree);
     }
 
