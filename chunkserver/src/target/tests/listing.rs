@@ -75,12 +75,13 @@ fn a_whole_shard_can_be_put_elsewhere() {
 fn a_good_look_finds_any_flipped_bit_and_a_put_replaces_the_shard() {
     with_node(1, |_, node| async move {
         let target = open(&node.runtime()).await;
-        let shard = shards_of("4+2", &content(1, 300_000)).remove(5);
+        let shard = shards_of("4+2", &content(1, 300_000)).pop().expect("a parity shard");
         shard.put_on(&target, 1, true).await.expect("stored");
         assert!(target.examine(shard.key()).await.expect("sound") as usize > shard.body.len());
         let segment = segment_paths(&node).remove(0);
-        let middle = node.disk().read(&segment).expect("there").len() as u64 - shard.body.len() as u64 / 2;
-        node.disk().flip_bit(&segment, middle, 0).expect("flipped");
+        let stored = node.disk().read(&segment).expect("there");
+        let start = stored.windows(64).position(|bytes| bytes == &shard.body[..64]).expect("the body is stored as it came");
+        node.disk().flip_bit(&segment, (start + shard.body.len() / 2) as u64, 0).expect("flipped");
         assert_eq!(target.examine(shard.key()).await, Err(ChunkserverError::Corrupt(shard.key())));
         assert_eq!((target.damaged(), target.status().corrupt_shards), (vec![shard.key()], 1));
         shard.put_on(&target, 1, false).await.expect("stored again");
