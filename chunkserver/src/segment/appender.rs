@@ -161,6 +161,7 @@ impl Appender {
         let header = SegmentHeader { uuid: self.uuid, number, previous: self.end };
         // Even if making it fails the number is spent: what is left of the file must not be met again.
         self.next_number = number.next();
+        self.files.finish(self.end.segment);
         self.newest = Some(self.files.create(number, &header.encode()).map_err(AppendError::of_write)?);
         self.is_open = true;
         self.end = Position { segment: number, offset: FIRST_RECORD };

@@ -65,6 +65,11 @@ impl SegmentFiles {
         Ok(file)
     }
 
+    /// Nothing more is written to a segment: its handle goes, and with it the descriptor for large writes. Readers open their own.
+    pub fn finish(&self, number: SegmentNumber) {
+        self.open.lock().remove(&number);
+    }
+
     /// Removes segments, durably. Readers that hold a handle go on reading.
     pub fn remove(&self, numbers: &[SegmentNumber]) -> io::Result<()> {
         for number in numbers {

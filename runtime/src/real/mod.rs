@@ -1,6 +1,7 @@
 //! The real machine: Linux, tokio and QUIC.
 
 pub mod clock;
+mod descriptors;
 pub mod disk;
 pub mod entropy;
 pub mod executor;

@@ -1,4 +1,5 @@
 use super::chatter::{PORT, bind, message, serve};
+use crate::Runtime;
 use crate::clock::Moment;
 use crate::network::{CallError, ConnectError, Connection, Message, Peer};
 use crate::sim::{Crash, NetworkFaults, Node, World, block_on_world};
@@ -44,6 +45,8 @@ impl Pair {
 struct Ends {
     server: Node,
     client: Node,
+    server_runtime: Runtime,
+    client_runtime: Runtime,
     listener: Arc<dyn crate::network::Endpoint>,
     endpoint: Arc<dyn crate::network::Endpoint>,
     ours: Arc<dyn Connection>,
@@ -53,11 +56,12 @@ struct Ends {
 impl Ends {
     async fn new(world: &World) -> Self {
         let (server, client) = (world.node("server"), world.node("client"));
-        let listener = bind(&server.runtime(), PORT, Role::Master, "m");
-        let endpoint = bind(&client.runtime(), 0, Role::Client, "c");
+        let (server_runtime, client_runtime) = (server.runtime(), client.runtime());
+        let listener = bind(&server_runtime, PORT, Role::Master, "m");
+        let endpoint = bind(&client_runtime, 0, Role::Client, "c");
         let ours = endpoint.connect(server.address(PORT), Role::Master).await.expect("a healthy network");
         let theirs = listener.accept().await.expect("somebody connects");
-        Self { server, client, listener, endpoint, ours, theirs }
+        Self { server, client, server_runtime, client_runtime, listener, endpoint, ours, theirs }
     }
 }
 
@@ -176,7 +180,7 @@ fn calls_to_a_crashed_node_wait_for_the_silence_and_a_new_life_answers() {
 #[test]
 fn closing_tells_the_peer_at_once() {
     block_on_world(1, |world| async move {
-        let Ends { server, listener, endpoint, ours, theirs, .. } = Ends::new(&world).await;
+        let Ends { server, client_runtime: _alive, listener, endpoint, ours, theirs, .. } = Ends::new(&world).await;
         assert!(theirs.peer().has_role(Role::Client));
 
         let begin = world.now();
@@ -197,7 +201,7 @@ fn closing_tells_the_peer_at_once() {
 fn an_unanswered_request_is_told_and_the_connection_lives() {
     block_on_world(1, |world| async move {
         let ends = Ends::new(&world).await;
-        let (server_runtime, client_runtime) = (ends.server.runtime(), ends.client.runtime());
+        let (server_runtime, client_runtime) = (ends.server_runtime.clone(), ends.client_runtime.clone());
         let (ours, theirs) = (Arc::clone(&ends.ours), Arc::clone(&ends.theirs));
         let taker = theirs.clone();
         server_runtime.spawn("drop one", async move { drop(taker.accept().await) });
@@ -238,7 +242,7 @@ fn loss_delays_calls_but_never_loses_them() {
 fn a_peer_that_takes_nothing_holds_up_the_caller() {
     block_on_world(1, |world| async move {
         let ends = Ends::new(&world).await;
-        let (server_runtime, client_runtime) = (ends.server.runtime(), ends.client.runtime());
+        let (server_runtime, client_runtime) = (ends.server_runtime.clone(), ends.client_runtime.clone());
         let (ours, theirs) = (Arc::clone(&ends.ours), Arc::clone(&ends.theirs));
         // Callers that give up do not make room: the requests are still with the peer.
         let impatient = (0..3000).map(|_| client_runtime.timeout(Duration::from_millis(10), ours.call(message(b"x"))));
@@ -264,7 +268,7 @@ fn a_peer_that_takes_nothing_holds_up_the_caller() {
 fn callers_that_wait_for_room_learn_that_the_connection_is_lost() {
     block_on_world(1, |world| async move {
         let ends = Ends::new(&world).await;
-        let (server_runtime, client_runtime) = (ends.server.runtime(), ends.client.runtime());
+        let (server_runtime, client_runtime) = (ends.server_runtime.clone(), ends.client_runtime.clone());
         let (ours, theirs) = (Arc::clone(&ends.ours), Arc::clone(&ends.theirs));
         server_runtime.spawn("take and never answer", async move {
             let mut taken = Vec::new();
