@@ -13,13 +13,13 @@ use crate::state::record::{
     collect, fetch,
 };
 use crate::store::tables::{Reader, StoreError, Table};
-use cairn_common::planted::{Bug, is_planted};
 use cairn_common::attributes::{Attributes, DirectoryEntry, FileKind};
 use cairn_common::collections::FastSet;
 use cairn_common::error::FsError;
 use cairn_common::extent::{ChunkInfo, ExtentPage};
 use cairn_common::ids::{ChunkId, DirCookie, Ino, MapEpoch, PoolId, Sequence, ServerId, SessionId};
 use cairn_common::map::{ClusterMap, Group, Pool, Target};
+use cairn_common::planted::{Bug, is_planted};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::master::{MasterError, Mutation, MutationReply};
 use std::collections::BTreeMap;
