@@ -241,6 +241,11 @@ impl FileModel {
         None
     }
 
+    /// The parts of a range that have each a fate of their own.
+    pub fn ranges(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        self.parts(range).map(|(part, _)| part).collect()
+    }
+
     /// The stretches of a range, clipped to it.
     fn parts(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, &Stretch)> {
         let first = self.stretches.range(..=range.start).next_back().map_or(0, |(start, _)| *start);

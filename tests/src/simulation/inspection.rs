@@ -9,7 +9,7 @@ use crate::reference::directory::{Node, Tree};
 use crate::reference::file::{FileModel, Mismatch};
 use cairn_chunkserver::Target;
 use cairn_chunkserver::target::ClusterKey;
-use cairn_client::{FileSystem, OpenFlags};
+use cairn_client::{FileSystem, Handle, OpenFlags};
 use cairn_common::attributes::FileKind;
 use cairn_common::error::FsError;
 use cairn_common::ids::{ChunkId, Ino, TargetId};
@@ -25,7 +25,7 @@ use cairn_master::store::tables::{Reader, StoreError, Table};
 use cairn_master::store::{StoreSettings, read_offline};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::pin::Pin;
 
@@ -185,9 +185,12 @@ impl Findings {
         let mut offset = 0;
         loop {
             let wanted = PIECE_BYTES.min((size - offset) as usize);
-            let piece = fs.read(opened.handle, offset, wanted).await.ok();
             let at_end = offset + wanted as u64 == size;
-            if let Some(mismatch) = model.compare(offset, piece.as_deref(), wanted as u64, at_end) {
+            let mismatch = match fs.read(opened.handle, offset, wanted).await {
+                Ok(piece) => model.compare(offset, Some(&piece), wanted as u64, at_end),
+                Err(_) => compare_apart(fs, opened.handle, model, offset..offset + wanted as u64).await,
+            };
+            if let Some(mismatch) = mismatch {
                 self.mismatches.push((path, mismatch));
                 break;
             }
@@ -236,6 +239,19 @@ impl Findings {
         }
         targets
     }
+}
+
+/// Where a piece can't be read as a whole, only that part of it may be at fault which was never promised to last.
+async fn compare_apart(fs: &FileSystem, handle: Handle, model: &FileModel, piece: Range<u64>) -> Option<Mismatch> {
+    for part in model.ranges(piece) {
+        let len = part.end - part.start;
+        let found = fs.read(handle, part.start, len as usize).await.ok();
+        let mismatch = model.compare(part.start, found.as_deref(), len, false);
+        if mismatch.is_some() {
+            return mismatch;
+        }
+    }
+    None
 }
 
 async fn read_tree(fs: &FileSystem, name: &str) -> Result<FoundTree, FsError> {
