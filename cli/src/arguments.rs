@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::address::MasterAddress;
 use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::Role;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -15,6 +16,9 @@ pub struct Arguments {
     /// Tell more (-v: what happens, -vv: everything). RUST_LOG takes precedence.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+    /// Append the log to this file instead of writing it to standard error.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub log: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,9 +50,9 @@ pub struct Up {
     /// How many chunkservers to run. At a later start: at least as many as before.
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub chunkservers: u16,
-    /// Redundancy: data shards + parity shards. Fixed at the first start.
-    #[arg(long, value_name = "K+M", default_value = "4+2")]
-    pub scheme: Scheme,
+    /// Redundancy: data shards + parity shards [default: 4+2]. Fixed at the first start.
+    #[arg(long, value_name = "K+M")]
+    pub scheme: Option<Scheme>,
     /// Address of the master, so that other machines or mounts can reach it.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
@@ -144,9 +148,9 @@ pub struct ChunkserverChange {
 
 #[derive(Debug, Args)]
 pub struct ChunkserverRole {
-    /// Address of the master. Remembered after the first start.
+    /// Address of the master: HOST, HOST:PORT or an IP address. Remembered after the first start.
     #[arg(long, value_name = "ADDR", env = "CAIRN_MASTER")]
-    pub master: Option<SocketAddr>,
+    pub master: Option<MasterAddress>,
     /// Token from `cairn token create --role chunkserver`; needed at the first start alone.
     #[arg(long, value_name = "TOKEN", env = "CAIRN_TOKEN")]
     pub token: Option<String>,
@@ -173,9 +177,9 @@ pub struct ChunkserverRole {
 /// How a client finds and convinces the master.
 #[derive(Debug, Clone, Args)]
 pub struct Access {
-    /// Address of the master. Remembered with the client's certificate.
+    /// Address of the master: HOST, HOST:PORT or an IP address. Remembered with the client's certificate.
     #[arg(long, value_name = "ADDR", env = "CAIRN_MASTER")]
-    pub master: Option<SocketAddr>,
+    pub master: Option<MasterAddress>,
     /// Token from `cairn token create --role client`; needed once, then the stored certificate serves.
     #[arg(long, value_name = "TOKEN", env = "CAIRN_TOKEN")]
     pub token: Option<String>,
@@ -194,7 +198,8 @@ pub struct Mount {
     /// Mount options, separated by commas: ro, allow_other, nonempty, noexec, ...
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<String>,
-    /// Return when the mount is usable, and serve it in the background.
+    /// Return when the mount is usable, and serve it in the background. Its log goes to --log, or else to a file `mount-DIR.log`
+    /// beside the client's certificate.
     #[arg(long)]
     pub background: bool,
     /// How long operations wait while the master is away before they fail with EIO, in seconds.

@@ -3,12 +3,13 @@
 //! A directory holds `certificate`, `key`, `authority` (all DER), `name` and `master` (the address that last worked).
 //! `certificate` is written last, so a directory that has one is complete.
 
+use crate::address::MasterAddress;
 use anyhow::{Context, Result, bail};
 use cairn_common::codec;
 use cairn_common::wire::master::{MasterAnswer, MasterReply, MasterRequest, Role};
 use cairn_runtime::Runtime;
 use cairn_runtime::network::{Connection, Credentials, Identity, Message, Trust};
-use cairn_runtime::pki::{Token, generate_key};
+use cairn_runtime::pki::{Token, fingerprint, generate_key};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,17 +30,20 @@ pub struct Membership {
 pub struct Wanted<'a> {
     pub role: Role,
     pub directory: &'a Path,
-    pub master: Option<SocketAddr>,
+    pub master: Option<MasterAddress>,
     pub token: Option<&'a str>,
 }
 
-/// The stored identity, or a new one by the token. The master's address is remembered.
+/// The stored identity, or a new one by the token. The master's address is remembered if it is right.
 pub async fn membership(runtime: &Runtime, wanted: Wanted<'_>) -> Result<Membership> {
     let store = Store { runtime, directory: wanted.directory };
     let remembered = store.master()?;
-    let master = wanted.master.or(remembered);
+    let master = wanted.master.clone().or_else(|| remembered.clone());
     let credentials = match store.load(wanted.role)? {
-        Some(credentials) => credentials,
+        Some(credentials) => {
+            store.check_cluster(&credentials, &wanted)?;
+            credentials
+        }
         None => {
             let Some(token) = wanted.token else {
                 bail!(
@@ -48,17 +52,36 @@ pub async fn membership(runtime: &Runtime, wanted: Wanted<'_>) -> Result<Members
                     wanted.role
                 );
             };
-            let master = master.context("--master ADDR is needed with a token")?;
-            let credentials = join(runtime, master, token, wanted.role).await?;
+            let master = master.clone().context("--master ADDR is needed with a token")?;
+            let credentials = join(runtime, resolved(runtime, master).await?, token, wanted.role).await?;
             store.save(&credentials)?;
             credentials
         }
     };
-    let master = master.context("the address of the master is not known: pass --master ADDR")?;
-    if remembered != Some(master) {
-        store.save_master(master)?;
+    let address = master.context("the address of the master is not known: pass --master ADDR")?;
+    let master = resolved(runtime, address.clone()).await?;
+    if remembered.as_ref() != Some(&address) {
+        match reach(runtime, master, credentials.clone()).await {
+            Ok(()) => store.save_master(&address)?,
+            // It will go on trying; a person waits for an answer.
+            Err(error) if wanted.role == Role::Chunkserver => tracing::warn!("{address} is not remembered: {error:#}"),
+            Err(error) => return Err(error),
+        }
     }
     Ok(Membership { credentials, master })
+}
+
+/// Whether the cluster's master is there: a mistyped address must not replace one that works.
+async fn reach(runtime: &Runtime, master: SocketAddr, credentials: Credentials) -> Result<()> {
+    let endpoint = runtime.network.bind(any_address(master), credentials)?;
+    let connection = endpoint.connect(master, Role::Master).await.with_context(|| unreachable_master(master))?;
+    connection.close("done");
+    endpoint.close();
+    Ok(())
+}
+
+async fn resolved(runtime: &Runtime, master: MasterAddress) -> Result<SocketAddr> {
+    runtime.blocking(move || master.resolve()).await
 }
 
 /// A local address that can reach `remote`.
@@ -69,8 +92,7 @@ pub fn any_address(remote: SocketAddr) -> SocketAddr {
 /// One request to the master, outside any session.
 pub async fn ask(runtime: &Runtime, master: SocketAddr, credentials: Credentials, request: &MasterRequest) -> Result<MasterReply> {
     let endpoint = runtime.network.bind(any_address(master), credentials)?;
-    let connection: Arc<dyn Connection> =
-        endpoint.connect(master, Role::Master).await.with_context(|| format!("cannot reach the master at {master}"))?;
+    let connection: Arc<dyn Connection> = endpoint.connect(master, Role::Master).await.with_context(|| unreachable_master(master))?;
     let message = Message { head: codec::encode(request).into(), body: Default::default() };
     let reply = runtime
         .timeout(CALL_LIMIT, connection.call(message))
@@ -80,6 +102,10 @@ pub async fn ask(runtime: &Runtime, master: SocketAddr, credentials: Credentials
     connection.close("done");
     endpoint.close();
     Ok(answer?)
+}
+
+fn unreachable_master(master: SocketAddr) -> String {
+    format!("cannot reach the master at {master}: check that this is its address, that `cairn master` runs there and that UDP reaches it")
 }
 
 async fn join(runtime: &Runtime, master: SocketAddr, token: &str, role: Role) -> Result<Credentials> {
@@ -136,15 +162,27 @@ impl Store<'_> {
         let (Some(identity), Trust::Authority(authority)) = (&credentials.identity, &credentials.trust) else {
             bail!("only complete credentials can be stored");
         };
-        self.runtime.disk.create_directory_all(self.directory).with_context(|| format!("cannot make {}", self.directory.display()))?;
-        restrict(self.directory)?;
+        make_private(self.directory)?;
         self.write("authority", authority)?;
         self.write("name", identity.name.as_bytes())?;
         self.write("key", &identity.private_key)?;
         self.write("certificate", &identity.certificate)
     }
 
-    fn master(&self) -> Result<Option<SocketAddr>> {
+    /// A token of another cluster than the stored certificate's is a mistake; any other token is of no use any more, and none is needed.
+    fn check_cluster(&self, stored: &Credentials, wanted: &Wanted<'_>) -> Result<()> {
+        let (Some(token), Trust::Authority(authority)) = (wanted.token, &stored.trust) else { return Ok(()) };
+        let Ok(token) = token.trim().parse::<Token>() else { return Ok(()) };
+        if token.fingerprint != fingerprint(authority) {
+            let (role, directory) = (wanted.role, self.directory.display());
+            bail!(
+                "{directory} holds the certificate of a {role} of another cluster than the token's: name another directory, or remove this one"
+            );
+        }
+        Ok(())
+    }
+
+    fn master(&self) -> Result<Option<MasterAddress>> {
         if !self.runtime.disk.exists(&self.path("master")).unwrap_or(false) {
             return Ok(None);
         }
@@ -153,15 +191,17 @@ impl Store<'_> {
         text.trim().parse().map(Some).with_context(|| format!("{} does not hold an address", path.display()))
     }
 
-    pub fn save_master(&self, master: SocketAddr) -> Result<()> {
+    pub fn save_master(&self, master: &MasterAddress) -> Result<()> {
         self.runtime.disk.create_directory_all(self.directory)?;
         self.write("master", master.to_string().as_bytes())
     }
 }
 
-/// Keys are nobody else's business.
-fn restrict(directory: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
+/// Makes the directory of an identity. Keys are nobody else's business.
+pub fn make_private(directory: &Path) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.with_context(|| format!("cannot make {}", directory.display()))?;
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
         .with_context(|| format!("cannot protect {}", directory.display()))
 }

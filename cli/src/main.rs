@@ -1,15 +1,20 @@
 //! The `cairn` binary: every role and every tool behind one command.
 
+mod address;
 mod arguments;
 mod commands;
 mod identity;
+mod local_file;
 mod logging;
 mod panics;
 mod places;
 mod signals;
 
+use anyhow::Result;
 use arguments::{Arguments, Command};
 use clap::Parser;
+use logging::Level;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Small messages are most of what every role allocates, across threads; glibc's arenas grow and shrink by system calls under that load.
@@ -17,22 +22,67 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    logging::start(arguments.verbose);
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let sentence = sentence(&error);
+            // Whoever reads standard error may be gone; a log that is a file keeps it.
+            let _ = writeln!(std::io::stderr(), "cairn: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    let level = match arguments.command {
+        Command::Master(_) | Command::Chunkserver(_) | Command::Mount(_) => Level::Serving,
+        _ => Level::Warnings,
+    };
+    logging::start(level.with_verbosity(arguments.verbose), arguments.log.as_deref())?;
+    let log = arguments.log;
     let result = match arguments.command {
         Command::Master(options) => commands::master::run(options),
         Command::Chunkserver(options) => commands::chunkserver::run(options),
-        Command::Mount(options) => commands::mount::run(options),
+        Command::Mount(options) => commands::mount::run(options, log.as_deref()),
         Command::Umount(options) => commands::umount::run(options),
         Command::Up(options) => commands::up::run(options),
         Command::Status(options) => commands::status::run(options),
         Command::Token(options) => commands::token::run(options),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cairn: {error:#}");
-            ExitCode::FAILURE
+    if let Err(error) = &result
+        && log.is_some()
+    {
+        tracing::error!("{}", sentence(error));
+    }
+    result
+}
+
+/// An error and its causes in one line. Some errors tell their cause themselves: nothing is said twice.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.contains(&cause) {
+            continue;
         }
+        if !said.is_empty() {
+            said.push_str(": ");
+        }
+        said.push_str(&cause);
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sentence;
+    use anyhow::Context;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let broken = || std::io::Error::other("the pipe broke");
+        let twice = Err::<(), _>(anyhow::anyhow!(broken())).context("cannot write: the pipe broke").context("no dump").unwrap_err();
+        assert_eq!(sentence(&twice), "no dump: cannot write: the pipe broke");
+        let once = Err::<(), _>(broken()).context("no dump").unwrap_err();
+        assert_eq!(sentence(&once), "no dump: the pipe broke");
     }
 }

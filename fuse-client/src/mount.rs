@@ -29,10 +29,12 @@ pub enum MountError {
     NotEmpty(PathBuf),
     #[error("{0} is a mount point already: unmount it first (cairn umount {0})")]
     Busy(PathBuf),
-    #[error("mount point {0} belongs to a mount whose process died: unmount it first (cairn umount {0})")]
-    Abandoned(PathBuf),
     #[error("/dev/fuse does not exist: load the kernel module with `modprobe fuse`, and in a container pass --device /dev/fuse")]
     NoDevice,
+    #[error(
+        "this user may not open /dev/fuse ({0}): let everybody, as distributions do, with `chmod 666 /dev/fuse` as root, or mount as root"
+    )]
+    ClosedDevice(io::Error),
     #[error("cannot mount on {directory}: {reason}")]
     Refused { directory: PathBuf, reason: io::Error },
     #[error("cannot unmount {directory}: {reason}")]
@@ -59,12 +61,13 @@ pub fn mount(runtime: Runtime, fs: FileSystem, root: Ino, directory: &Path, opti
 }
 
 fn check(directory: &Path, options: &MountOptions) -> Result<(), MountError> {
-    if !Path::new("/dev/fuse").exists() {
-        return Err(MountError::NoDevice);
+    check_device()?;
+    if is_abandoned(directory) {
+        tracing::warn!("the mount on {} had lost its process, and is removed", directory.display());
+        unmount(directory, Unmounting::Lazily)?;
     }
     let metadata = std::fs::metadata(directory).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => MountError::Missing(directory.to_owned()),
-        io::ErrorKind::NotConnected => MountError::Abandoned(directory.to_owned()),
         _ => MountError::Refused { directory: directory.to_owned(), reason: error },
     })?;
     if !metadata.is_dir() {
@@ -78,6 +81,24 @@ fn check(directory: &Path, options: &MountOptions) -> Result<(), MountError> {
         return Err(MountError::NotEmpty(directory.to_owned()));
     }
     Ok(())
+}
+
+fn check_device() -> Result<(), MountError> {
+    match std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(MountError::NoDevice),
+        Err(error) => Err(MountError::ClosedDevice(error)),
+    }
+}
+
+/// Whether there is a FUSE mount whose process died: of no use to anybody, and in the way of a new one.
+fn is_abandoned(directory: &Path) -> bool {
+    let lost = |error: io::Error| error.kind() == io::ErrorKind::NotConnected;
+    match std::fs::metadata(directory) {
+        Err(error) => lost(error),
+        // The kernel may remember the attributes for a moment longer.
+        Ok(metadata) => is_mount_point(directory, metadata.dev()) && directory.read_dir().err().is_some_and(lost),
+    }
 }
 
 fn is_mount_point(directory: &Path, device: u64) -> bool {
@@ -108,11 +129,13 @@ impl Mounted {
     /// Unmounts and waits until the kernel has handed in everything. Blocks. A busy mount is detached: it goes away when
     /// the last file on it is closed.
     pub fn unmount(self) -> Result<(), MountError> {
-        let directory = self.directory;
-        if self.session.guard.is_finished() {
+        let Self { session, directory } = self;
+        if session.guard.is_finished() {
+            // fuser takes a mount that is gone for one that is there: dropped, it would unmount whoever has mounted there since.
+            std::mem::forget(session);
             return Ok(());
         }
-        self.session.umount_and_join().or_else(|_| unmount(&directory, Unmounting::Lazily))
+        session.umount_and_join().or_else(|_| unmount(&directory, Unmounting::Lazily))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::arguments::{Master, MasterAction};
 use crate::identity::Store;
+use crate::local_file::{file_to_read, whole_new_file};
 use crate::signals;
 use anyhow::{Context, Result};
 use cairn_common::wire::master::Role;
@@ -86,7 +87,7 @@ pub fn prepare_operator(runtime: &Runtime, data: &Path, address: SocketAddr) -> 
     if store.load(Role::Client)?.is_none() {
         store.save(&operator_credentials(runtime, data)?)?;
     }
-    store.save_master(reachable(address))
+    store.save_master(&reachable(address).into())
 }
 
 fn operator_credentials(runtime: &Runtime, data: &Path) -> Result<Credentials> {
@@ -116,7 +117,7 @@ fn dump(runtime: &Runtime, data: &Path, file: &Path) -> Result<()> {
     let summary = if file == Path::new("-") {
         cairn_master::dump::dump(runtime, data, &mut std::io::stdout().lock())?
     } else {
-        cairn_master::dump::dump(runtime, data, &mut super::local_file_to_write(file)?)?
+        whole_new_file(file, |out| Ok(cairn_master::dump::dump(runtime, data, out)?))?
     };
     eprintln!("{summary}");
     Ok(())
@@ -126,7 +127,7 @@ fn load(runtime: &Runtime, data: &Path, file: &Path) -> Result<()> {
     let summary = if file == Path::new("-") {
         cairn_master::dump::load(runtime, data, &mut std::io::stdin().lock())?
     } else {
-        cairn_master::dump::load(runtime, data, &mut super::local_file_to_read(file)?)?
+        cairn_master::dump::load(runtime, data, &mut file_to_read(file)?)?
     };
     eprintln!("{summary}");
     Ok(())

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, anyhow};
 use cairn_runtime::Runtime;
 use cairn_runtime::real;
 use std::future::Future;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -28,18 +29,16 @@ where
     thread.join().map_err(|_| anyhow!("the {name} thread panicked; the reason is above"))?
 }
 
+/// Prints to standard output. Whoever reads it may stop when it has seen enough (`| head`).
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),
+        _ => Ok(()),
+    }
+}
+
 /// Tells scripts that a role serves, and where.
 fn announce_ready(runtime: &Runtime, file: Option<&Path>, address: SocketAddr) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
     runtime.disk.replace(file, address.to_string().as_bytes()).with_context(|| format!("cannot write {}", file.display()))
-}
-
-/// A file of the user's, outside any store of ours.
-fn local_file_to_write(path: &Path) -> Result<std::fs::File> {
-    std::fs::OpenOptions::new().write(true).create_new(true).open(path).with_context(|| format!("cannot make {}", path.display()))
-}
-
-fn local_file_to_read(path: &Path) -> Result<std::io::BufReader<std::fs::File>> {
-    let file = std::fs::OpenOptions::new().read(true).open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    Ok(std::io::BufReader::new(file))
 }

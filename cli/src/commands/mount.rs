@@ -1,8 +1,9 @@
 //! `cairn mount`
 
 use crate::arguments::Mount;
-use crate::identity::{Wanted, membership};
-use crate::{places, signals};
+use crate::identity::{Wanted, make_private, membership};
+use crate::local_file::file_to_read;
+use crate::{logging, places, signals};
 use anyhow::{Context, Result, bail};
 use cairn_client::{FileSystem, Settings};
 use cairn_common::attributes::FileKind;
@@ -10,7 +11,7 @@ use cairn_common::ids::Ino;
 use cairn_common::wire::master::Role;
 use cairn_fuse::{MountOptions, Mounted};
 use cairn_runtime::Runtime;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -19,10 +20,16 @@ use std::time::Duration;
 const GONE_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// The line with which the process in the background says that its mount is usable.
 const USABLE: &str = "CairnFS is mounted on ";
+/// A log that is longer when a mount starts in the background is begun anew.
+const LOG_BYTES_MAX: u64 = 16 << 20;
 
-pub fn run(options: Mount) -> Result<()> {
+pub fn run(options: Mount, log: Option<&Path>) -> Result<()> {
     if options.background {
-        return in_background();
+        let log = match log {
+            Some(log) => log.to_owned(),
+            None => usual_log(&options)?,
+        };
+        return in_background(&log);
     }
     super::in_role("mount", |runtime| async move { serve(runtime, options).await })
 }
@@ -30,12 +37,9 @@ pub fn run(options: Mount) -> Result<()> {
 async fn serve(runtime: Runtime, options: Mount) -> Result<()> {
     let mount_options = mount_options(&options.options)?;
     let (remote, directory) = places_of(&options.directories);
-    let identity = match &options.access.identity {
-        Some(identity) => identity.clone(),
-        None => places::default_identity()?,
-    };
     let access = &options.access;
-    let wanted = Wanted { role: Role::Client, directory: &identity, master: access.master, token: access.token.as_deref() };
+    let identity = places::identity(access)?;
+    let wanted = Wanted { role: Role::Client, directory: &identity, master: access.master.clone(), token: access.token.as_deref() };
     let member = membership(&runtime, wanted).await?;
     let mut settings = Settings::new(member.master, member.credentials);
     settings.description = format!("mount on {}", directory.display());
@@ -110,15 +114,31 @@ fn places_of(directories: &[PathBuf]) -> (Option<PathBuf>, PathBuf) {
     }
 }
 
+/// Where a mount in the background writes its log if nobody says otherwise: `mount-srv-data.log` for a mount on /srv/data.
+fn usual_log(options: &Mount) -> Result<PathBuf> {
+    let identity = places::identity(&options.access)?;
+    let (_, directory) = places_of(&options.directories);
+    // Made absolute without looking at it: a mount whose process died can't be looked at.
+    let directory = std::path::absolute(directory)?;
+    let name: Vec<_> = directory.iter().skip(1).map(|part| part.to_string_lossy()).collect();
+    make_private(&identity)?;
+    Ok(identity.join(format!("mount-{}.log", name.join("-"))))
+}
+
 /// Starts this command again without `--background`, detached, and returns once it says that the mount is usable.
-fn in_background() -> Result<()> {
+fn in_background(log: &Path) -> Result<()> {
     use std::os::unix::process::CommandExt;
     let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--background");
+    let errors = logging::open(log)?;
+    if errors.metadata()?.len() > LOG_BYTES_MAX {
+        errors.set_len(0)?;
+    }
+    let before = errors.metadata()?.len();
     let mut child = Command::new(std::env::current_exe()?)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(errors)
         .process_group(0)
         .spawn()
         .context("cannot start the background process")?;
@@ -129,8 +149,16 @@ fn in_background() -> Result<()> {
         print!("{said}");
         return Ok(());
     }
-    let mut errors = String::new();
-    child.stderr.take().context("no errors of the background process")?.read_to_string(&mut errors)?;
     child.wait()?;
-    bail!("{}", errors.trim().trim_start_matches("cairn: "))
+    bail!("{}", last_error(log, before)?)
+}
+
+/// What the background process said before it ended.
+fn last_error(log: &Path, from: u64) -> Result<String> {
+    let mut file = file_to_read(log)?;
+    file.seek(SeekFrom::Start(from))?;
+    let mut said = String::new();
+    file.read_to_string(&mut said)?;
+    let last = said.lines().rev().find_map(|line| line.strip_prefix("cairn: "));
+    Ok(last.map_or_else(|| format!("the background process ended without a word; its log is {}", log.display()), ToOwned::to_owned))
 }

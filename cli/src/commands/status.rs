@@ -21,12 +21,7 @@ pub fn run(options: Status) -> Result<()> {
             other => bail!("the master answered something else to a request for its status: {other:?}"),
         };
         let report = Report::new(&status);
-        if options.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
-        } else {
-            print!("{}", report.text());
-        }
-        Ok(())
+        if options.json { super::print(&(serde_json::to_string_pretty(&report)? + "\n")) } else { super::print(&report.text()) }
     })
 }
 

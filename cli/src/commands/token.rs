@@ -28,11 +28,15 @@ async fn create(runtime: &Runtime, options: TokenCreate) -> Result<String> {
 
 /// Whose certificate an operator's command uses: that of the master on this machine, or the client's own.
 pub async fn operator(runtime: &Runtime, access: &Access, master_data: Option<&Path>) -> Result<Membership> {
-    let directory: PathBuf = match (master_data, &access.identity) {
-        (Some(data), _) => super::master::operator_directory(data),
-        (None, Some(directory)) => directory.clone(),
-        (None, None) => places::default_identity()?,
+    let directory: PathBuf = match master_data {
+        Some(data) => super::master::operator_directory(data),
+        None => places::identity(access)?,
     };
-    let wanted = Wanted { role: Role::Client, directory: &directory, master: access.master, token: access.token.as_deref() };
+    if let Some(data) = master_data
+        && !runtime.disk.exists(&directory.join("certificate"))?
+    {
+        bail!("{} is not the data directory of a master that has been started", data.display());
+    }
+    let wanted = Wanted { role: Role::Client, directory: &directory, master: access.master.clone(), token: access.token.as_deref() };
     membership(runtime, wanted).await
 }

@@ -9,6 +9,7 @@ use crate::{places, signals};
 use anyhow::{Context, Result, anyhow, bail};
 use cairn_chunkserver::{HealingSettings, TargetSettings};
 use cairn_client::FileSystem;
+use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::{MasterReply, MasterRequest, Role};
 use cairn_fuse::Mounted;
 use cairn_runtime::{Runtime, real};
@@ -32,6 +33,10 @@ async fn up(runtime: Runtime, options: Up) -> Result<()> {
         None => places::default_cluster()?,
     };
     let mount_options = mount_options(&options.options)?;
+    if let Some(scheme) = options.scheme {
+        // Told before a cluster is made that nothing can be written to.
+        check_writable(scheme, options.chunkservers)?;
+    }
     let (stop, stopped) = watch::channel(false);
     let mut cluster = Cluster { data, stop, stopped, roles: Vec::new() };
     let outcome = serve(&runtime, &mut cluster, &options, mount_options).await;
@@ -41,12 +46,17 @@ async fn up(runtime: Runtime, options: Up) -> Result<()> {
 
 async fn serve(runtime: &Runtime, cluster: &mut Cluster, options: &Up, mount_options: cairn_fuse::MountOptions) -> Result<()> {
     let master = cluster.start_master(runtime, options).await?;
-    let wanted = cluster.chunkservers_wanted(runtime, options)?;
+    let scheme = cluster.scheme(runtime, options).await?;
+    let wanted = cluster.chunkservers_wanted(runtime, options, scheme)?;
     for number in 1..=wanted {
         cluster.start_chunkserver(runtime, number, master).await?;
     }
     cluster.wait_until_whole(runtime, wanted).await?;
-    println!("CairnFS is up: {wanted} chunkservers, state in {}", cluster.data.display());
+    println!(
+        "CairnFS is up: {scheme} over {wanted} chunkserver{}, state in {}",
+        if wanted == 1 { "" } else { "s" },
+        cluster.data.display()
+    );
     let mounted = match &options.mount {
         Some(directory) => Some(cluster.mount(runtime, master, directory, mount_options).await?),
         None => None,
@@ -58,6 +68,16 @@ async fn serve(runtime: &Runtime, cluster: &mut Cluster, options: &Up, mount_opt
         Some((fs, mounted)) => unmount(runtime, fs, mounted).await,
         None => Ok(()),
     }
+}
+
+/// A scheme with redundancy is not written without any.
+fn check_writable(scheme: Scheme, chunkservers: u16) -> Result<()> {
+    if chunkservers == 1 && scheme.parity_shards() > 0 {
+        bail!(
+            "{scheme} cannot be written to a single chunkserver: pass more --chunkservers, or --scheme 1+0 for a new cluster without redundancy"
+        );
+    }
+    Ok(())
 }
 
 async fn unmount(runtime: &Runtime, fs: FileSystem, mounted: Mounted) -> Result<()> {
@@ -97,7 +117,7 @@ impl Cluster {
         runtime.disk.create_directory_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
         let mut settings =
             cairn_master::service::Settings::new(data.clone(), super::master::remembered_port(runtime, &data, options.listen));
-        settings.scheme = options.scheme;
+        settings.scheme = options.scheme.unwrap_or(settings.scheme);
         let (ready, served) = oneshot::channel();
         let end = self.asked_to_end();
         let thread = real::run_role("master", move |runtime| async move {
@@ -109,16 +129,35 @@ impl Cluster {
         Ok(super::master::reachable(address))
     }
 
+    /// That of the cluster, which its first start fixed.
+    async fn scheme(&self, runtime: &Runtime, options: &Up) -> Result<Scheme> {
+        let MasterReply::Status(status) = self.ask(runtime, &MasterRequest::Status).await? else {
+            bail!("the master answered something else to a request for its status");
+        };
+        let found = status.pools.first().context("the cluster has no pool")?.scheme;
+        match options.scheme {
+            Some(asked) if asked != found => bail!(
+                "the cluster in {} stores data as {found}, which its first start fixed: leave out --scheme {asked}, or begin another cluster with --data",
+                self.data.display()
+            ),
+            _ => Ok(found),
+        }
+    }
+
     /// As many as asked for, and never fewer than there were: their disks hold data.
-    fn chunkservers_wanted(&self, runtime: &Runtime, options: &Up) -> Result<u16> {
+    fn chunkservers_wanted(&self, runtime: &Runtime, options: &Up, scheme: Scheme) -> Result<u16> {
         let mut wanted = options.chunkservers;
         while runtime.disk.exists(&self.chunkserver_directory(wanted + 1))? {
             wanted += 1;
         }
-        let needed = u16::from(options.scheme.shards());
+        let needed = u16::from(scheme.shards());
         if wanted < needed {
-            eprintln!("cairn: {} wants {needed} chunkservers for its full tolerance, there are {wanted}", options.scheme);
+            let spare = u16::from(scheme.parity_shards()).min(wanted - 1);
+            eprintln!(
+                "cairn: {scheme} wants {needed} chunkservers and there are {wanted}: data is stored with narrower schemes, which survive the loss of {spare}"
+            );
         }
+        check_writable(scheme, wanted)?;
         Ok(wanted)
     }
 
@@ -129,7 +168,7 @@ impl Cluster {
             true => None,
             false => Some(self.token(runtime, Role::Chunkserver).await?),
         };
-        let wanted = Wanted { role: Role::Chunkserver, directory: &identity, master: Some(master), token: token.as_deref() };
+        let wanted = Wanted { role: Role::Chunkserver, directory: &identity, master: Some(master.into()), token: token.as_deref() };
         let member = membership(runtime, wanted).await?;
         let settings = cairn_chunkserver::service::Settings {
             master,
@@ -202,8 +241,11 @@ impl Cluster {
         directory: &Path,
         options: cairn_fuse::MountOptions,
     ) -> Result<(FileSystem, Mounted)> {
-        runtime.disk.create_directory_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        let access = crate::arguments::Access { master: Some(master), token: None, identity: None };
+        // What can't be looked at, such as a mount whose process died, is for the mount to judge.
+        if matches!(runtime.disk.exists(directory), Ok(false)) {
+            runtime.disk.create_directory_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        }
+        let access = crate::arguments::Access { master: Some(master.into()), token: None, identity: None };
         let member = operator(runtime, &access, Some(&self.master_directory())).await?;
         let mut settings = cairn_client::Settings::new(master, member.credentials);
         settings.description = format!("cairn up on {}", directory.display());
@@ -223,11 +265,11 @@ impl Cluster {
         match mount {
             Some(directory) => println!("mounted on {}", directory.display()),
             None => {
-                println!("mount it: cairn mount --master {master} --identity {} DIR", super::master::operator_directory(&data).display())
+                println!("mount:  cairn mount --master {master} --identity {} DIR", super::master::operator_directory(&data).display())
             }
         }
-        println!("health:     cairn status --data {}", data.display());
-        println!("stop:       Ctrl-C");
+        println!("health: cairn status --data {}", data.display());
+        println!("stop:   Ctrl-C; the next start finds everything again");
     }
 
     /// Ends the roles, the master last, and waits for them.

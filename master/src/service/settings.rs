@@ -87,11 +87,11 @@ pub enum StartError {
     Pki(#[from] PkiError),
     #[error("cannot use {}: {error}", path.display())]
     Identity { path: PathBuf, error: io::Error },
-    #[error("{} is missing, though the cluster exists: restore it from a backup", .0.display())]
+    #[error("{} is missing, though the cluster exists: restore authority.cert and authority.key from a copy of the master's directory", .0.display())]
     NoAuthority(PathBuf),
     #[error("the cluster could not be initialised: {0}")]
     Initialise(MasterError),
     /// It served, and stopped because it can't keep its promises any more.
-    #[error("the master had to stop: {0}")]
+    #[error("the master had to stop: {0}; see to that (a full disk wants space) and start it again")]
     Failed(MasterError),
 }

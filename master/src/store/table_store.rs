@@ -74,7 +74,7 @@ impl StoreSettings {
 /// Why a store does not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    #[error("another master is running on {}: stop it first, or give this one a directory of its own", .0.display())]
+    #[error("{} is in use by another process, most likely another master: stop it first, or name another directory", .0.display())]
     InUse(PathBuf),
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -275,8 +275,9 @@ pub fn read_offline<M: Machine, T>(
 
 /// Makes a directory, if it is missing, and its name durable. Blocks.
 pub fn make_directory(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
-    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
-    if !disk.exists(parent).map_err(|error| disk_error("look for", parent, &error))? {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    // The parent of a plain name is the empty path, which is the working directory.
+    if !parent.as_os_str().is_empty() && !disk.exists(parent).map_err(|error| disk_error("look for", parent, &error))? {
         make_directory(disk, parent)?;
     }
     // Synced even if it was there: it may have been made a moment before a crash.

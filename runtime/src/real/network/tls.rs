@@ -82,8 +82,11 @@ pub fn in_words(reason: &str) -> String {
         ("not valid for name", "it has another role"),
         ("NotValidForName", "it has another role"),
         ("InvalidPurpose", "it has another role"),
-        ("expired", "its certificate is not valid any more; check the clocks"),
-        ("not valid yet", "its certificate is not valid yet; check the clocks"),
+        (
+            "expired",
+            "its certificate is not valid any more: check the clocks, and if they are right, remove its identity and join again with a new token",
+        ),
+        ("not valid yet", "its certificate is not valid yet: check the clocks of both machines"),
     ];
     match meanings.into_iter().find(|(mark, _)| reason.contains(mark)) {
         Some((_, meaning)) => meaning.to_owned(),
