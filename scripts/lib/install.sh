@@ -9,6 +9,7 @@ command_of() {
     attr) echo setfattr ;;
     iproute2) echo ip ;;
     gcc) echo cc ;;
+    procps) echo pgrep ;;
     *) echo "$1" ;;
   esac
 }

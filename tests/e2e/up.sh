@@ -36,5 +36,13 @@ up --data "$WORK/d3" --chunkservers 3 --scheme 2+1 --mount "$mount"; "$CAIRN" st
 up --data "$WORK/d3" --mount "$mount"; "$CAIRN" status --data "$WORK/d3/master" | grep -q ' 2+1 '; same "$WORK/random" "$mount/random"; kill -INT "$up"; ends
 up --data "$WORK/d10" --chunkservers 12 --scheme 8+4 --mount "$mount"; use
 up --data "$WORK/d1" --chunkservers 1 --scheme 1+0 --mount "$mount"; use
+say "the root directory is whose cluster it is"
+cp "$CAIRN" "$WORK/cairn"; chmod 711 "$WORK"; mkdir -m 777 "$WORK/user"
+as_user=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+: > "$WORK/up.log"
+HOME=$WORK/user "${as_user[@]}" "$WORK/cairn" up --data "$WORK/user/state" > "$WORK/up.log" 2>&1 & up=$!
+eventually 20 grep -q '^stop: ' "$WORK/up.log"
+"$CAIRN" mount --background -o allow_other --identity "$WORK/user/state/master/operator" "$WORK/other"
+"${as_user[@]}" touch "$WORK/other/mine"; "$CAIRN" umount "$WORK/other"; kill -INT "$up"; ends
 say "relative paths, made on the way"
 cd "$WORK"; up --data new/state --mount new/mount; echo x > new/mount/x; kill -INT "$up"; eventually 20 stopped "$up"; wait "$up"

@@ -5,6 +5,7 @@ use crate::identity::Store;
 use crate::local_file::{file_to_read, whole_new_file};
 use crate::signals;
 use anyhow::{Context, Result};
+use cairn_common::attributes::Owner;
 use cairn_common::wire::master::Role;
 use cairn_master::service::{Serving, Settings, run as serve};
 use cairn_runtime::Runtime;
@@ -40,6 +41,7 @@ async fn start(runtime: Runtime, options: Master) -> Result<()> {
     let first = !runtime.disk.exists(&operator_directory(&data).join("certificate"))?;
     let mut settings = Settings::new(data.clone(), remembered_port(&runtime, &data, options.listen));
     settings.scheme = options.scheme;
+    settings.root_owner = this_user();
     settings.cache_bytes = usize::try_from(options.cache << 20).context("--cache is too large")?;
     settings.dead_after = Duration::from_secs(options.dead_after);
     anyhow::ensure!(settings.dead_after >= DEAD_AFTER_MIN, "--dead-after must be at least {} s", DEAD_AFTER_MIN.as_secs());
@@ -53,6 +55,11 @@ async fn start(runtime: Runtime, options: Master) -> Result<()> {
         }
     });
     Ok(serve(runtime, settings, ready, signals::asked_to_stop()).await?)
+}
+
+/// Who makes a cluster owns its root directory: else an ordinary user could not write to a mount of their own.
+pub fn this_user() -> Owner {
+    Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
 }
 
 /// Port 0 stands for the port it had before: whoever joined knows that one.

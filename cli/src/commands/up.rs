@@ -118,6 +118,7 @@ impl Cluster {
         let mut settings =
             cairn_master::service::Settings::new(data.clone(), super::master::remembered_port(runtime, &data, options.listen));
         settings.scheme = options.scheme.unwrap_or(settings.scheme);
+        settings.root_owner = super::master::this_user();
         let (ready, served) = oneshot::channel();
         let end = self.asked_to_end();
         let thread = real::run_role("master", move |runtime| async move {
