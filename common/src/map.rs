@@ -59,6 +59,19 @@ pub struct Slot {
     pub previous: Option<TargetId>,
 }
 
+impl Slot {
+    /// The slot with another holder. It names as the previous one who most likely has what belongs there: of the two known so far
+    /// the earlier one, for the holder since then never had everything, unless only the later one can still answer.
+    pub fn handed_to(self, holder: Option<TargetId>, can_answer: impl Fn(&TargetId) -> bool) -> Self {
+        if holder == self.holder {
+            return self;
+        }
+        // The new holder is no source for itself. If it takes the slot back, the one in between has what was written meanwhile.
+        let known = || [self.previous, self.holder].into_iter().flatten().filter(|known| Some(*known) != holder);
+        Self { holder, previous: known().find(can_answer).or_else(|| known().next()) }
+    }
+}
+
 /// The slots of one placement group, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Group {
@@ -98,5 +111,39 @@ impl ClusterMap {
 
     pub fn target(&self, id: TargetId) -> Option<&Target> {
         self.targets.binary_search_by_key(&id, |target| target.id).ok().map(|at| &self.targets[at])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Slot;
+    use crate::ids::TargetId;
+
+    #[test]
+    fn a_slot_names_who_most_likely_has_what_belongs_there() {
+        let id = |number: u32| (number > 0).then_some(TargetId(number));
+        // Holder and previous one before, the next holder, who can answer, and whom the slot names then; 0 is nobody.
+        let table: [((u32, u32), u32, &[u32], u32); 13] = [
+            ((1, 0), 1, &[1], 0),
+            ((1, 2), 1, &[1, 2], 2),
+            ((1, 0), 3, &[1], 1),
+            ((1, 0), 3, &[], 1),
+            ((0, 0), 3, &[], 0),
+            // Never complete, so the one before it is the better source, as long as it answers.
+            ((2, 1), 3, &[1, 2], 1),
+            ((2, 1), 3, &[1], 1),
+            ((2, 1), 3, &[2], 2),
+            ((2, 1), 3, &[], 1),
+            // Taken back: only the one in between has what was written meanwhile.
+            ((2, 1), 1, &[1, 2], 2),
+            ((2, 1), 1, &[1], 2),
+            ((2, 1), 0, &[2], 2),
+            ((0, 1), 3, &[], 1),
+        ];
+        for ((holder, previous), next, answer, named) in table {
+            let slot = Slot { holder: id(holder), previous: id(previous) };
+            let found = slot.handed_to(id(next), |target| answer.contains(&target.0));
+            assert_eq!(found, Slot { holder: id(next), previous: id(named) }, "{slot:?} to {next}, {answer:?} answer");
+        }
     }
 }

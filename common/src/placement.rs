@@ -486,21 +486,9 @@ impl<'a> Plan<'a> {
     fn into_groups(self) -> Vec<Group> {
         let slot = |at: usize| {
             let holder = self.holders[at].map(|target| self.topology.targets[target].id);
-            Slot { holder, previous: self.previous_holder(at, holder) }
+            self.origin[at].handed_to(holder, |id| self.topology.find(*id).is_some())
         };
         (0..self.groups()).map(|group| Group { slots: self.range(group).map(slot).collect() }).collect()
-    }
-
-    /// Who should have the shards of a slot besides its holder. If the slot moves on before its last move was done, the
-    /// holder before is the better source only when the one in between is gone.
-    fn previous_holder(&self, slot: usize, holder: Option<TargetId>) -> Option<TargetId> {
-        let origin = self.origin[slot];
-        if origin.holder == holder {
-            return origin.previous.filter(|previous| Some(*previous) != holder);
-        }
-        let is_there = |id: &TargetId| self.topology.find(*id).is_some();
-        let earlier = origin.previous.filter(|previous| Some(*previous) != holder);
-        origin.holder.filter(is_there).or(earlier.filter(is_there)).or(origin.holder).or(earlier)
     }
 }
 

@@ -243,6 +243,11 @@ pub fn keeps_slots(state: TargetState) -> bool {
     matches!(state, TargetState::Joining | TargetState::Serving | TargetState::Suspect)
 }
 
+/// Whether a target may still hand out the shards that it has.
+fn may_answer(state: TargetState) -> bool {
+    !matches!(state, TargetState::Dead | TargetState::Removed)
+}
+
 pub fn place(edit: &mut Edit<'_, '_>, scope: PlacementScope) -> Attempt<Outcome> {
     let mut targets = targets(edit.reader())?;
     let candidates = candidates(&servers(edit.reader())?, &targets);
@@ -302,6 +307,7 @@ fn plan(
     let stays = |holder: &TargetId| targets.get(holder).is_some_and(|target| keeps_slots(target.state));
     // Where nobody can take a slot over, it stays with whoever has its shards, even if that one is away.
     let may_return = |holder: &TargetId| targets.get(holder).is_some_and(|target| target.state != TargetState::Removed);
+    let may_answer = |holder: &TargetId| targets.get(holder).is_some_and(|target| may_answer(target.state));
     let kept: Vec<Group> = groups
         .iter()
         .map(|group| Group {
@@ -318,7 +324,7 @@ fn plan(
         .zip(chosen)
         .map(|(group, holders): (_, Vec<_>)| {
             let heirs = holders.into_iter().zip(&group.slots).map(|(heir, slot)| heir.or(slot.holder.filter(may_return)));
-            group.slots.iter().zip(heirs).map(|(slot, holder)| hand_over(*slot, holder, stays)).collect()
+            group.slots.iter().zip(heirs).map(|(slot, holder)| slot.handed_to(holder, may_answer)).collect()
         })
         .collect()
 }
@@ -336,16 +342,6 @@ fn fill_vacant(kept: &Group, ideal: &Group) -> Vec<Option<TargetId>> {
         *slot = holders(ideal).find_map(&mut take);
     }
     slots
-}
-
-/// A slot with its new holder. It names as the previous one who most likely has what belongs there: somebody who is present;
-/// if nobody is, the one who held it before a move that was not finished, for the holder since then never had everything.
-fn hand_over(slot: Slot, holder: Option<TargetId>, is_present: impl Fn(&TargetId) -> bool) -> Slot {
-    if holder == slot.holder {
-        return slot;
-    }
-    let present = slot.holder.filter(&is_present).or(slot.previous.filter(&is_present));
-    Slot { holder, previous: present.or(slot.previous).or(slot.holder).filter(|previous| Some(*previous) != holder) }
 }
 
 /// Targets that have been given a slot serve. Whether there were any.

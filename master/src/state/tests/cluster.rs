@@ -207,6 +207,27 @@ fn a_slot_is_not_taken_from_its_only_data() {
 }
 
 #[test]
+fn a_slot_that_is_taken_back_names_who_held_it_meanwhile() {
+    for end in [TargetState::Draining, TargetState::Dead] {
+        let mut world = World::new();
+        add_servers(&mut world, 0..7);
+        write_something(&mut world);
+        let slot = |world: &World| map(world).pools[0].groups[0].slots[0];
+        let first = slot(&world).holder.unwrap();
+        change(&mut world, first.0, TargetState::Draining);
+        place(&mut world, PlacementScope::Vacant);
+        let between = slot(&world).holder.unwrap();
+        assert_eq!(slot(&world).previous, Some(first));
+        // What is written now has its shard on the one in between alone; then that one has to go before it is complete.
+        change(&mut world, first.0, TargetState::Serving);
+        change(&mut world, between.0, end);
+        place(&mut world, PlacementScope::Vacant);
+        assert_eq!((slot(&world).holder, slot(&world).previous), (Some(first), Some(between)), "{end:?}");
+        world.assert_sound();
+    }
+}
+
+#[test]
 fn a_pool_without_chunks_is_placed_anew() {
     let mut world = World::new();
     add_servers(&mut world, 0..6);
