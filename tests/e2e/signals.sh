@@ -7,7 +7,8 @@ mkdir d
 for n in $(seq 8); do echo "content $n" > "d/$n"; ln "d/$n" "d/$n.link"; done
 printf 'old content' > old; printf 'open' > open
 bash -c 'printf begun >&3; exec sleep 1000' 3> half & writer=$!
-bash -c 'exec sleep 1000' 3>> open & reader=$!
+bash -c 'exec sleep 1000' 3>> open & idle=$!
+eventually 20 grep -q begun half; eventually 20 test -e "/proc/$idle/fd/3"
 # Without OLDPWD: bash would look at it when it starts, and wait there.
 cd /; unset OLDPWD
 
@@ -27,7 +28,7 @@ kill -9 "$(pid_of master)"
 for n in 1 2 3 4; do gives_way INT mv "$mount/d/$n" "$mount/d/$n.new" & done
 for n in 5 6; do gives_way TERM ln "$mount/d/$n" "$mount/d/$n.more" & done
 for n in 7 8; do gives_way KILL rm "$mount/d/$n.link" & done
-for job in $(jobs -p); do [ "$job" = $writer ] || [ "$job" = $reader ] || wait "$job" || fail "see above"; done
+for job in $(jobs -p); do [ "$job" = $writer ] || [ "$job" = $idle ] || wait "$job" || fail "see above"; done
 # From now on the mount knows that the master is away: nothing is sent to it any more.
 sleep 12
 say "questions and changes"
@@ -46,7 +47,7 @@ timeout -s KILL 8 timeout --preserve-status -s INT 2 bash -c 'trap "exit 7" INT;
 [ $code = 7 ] || fail "its handler did not run: exit status $code"
 say "processes with files open"
 kill -9 $writer; gone_soon $writer
-kill $reader; gone_soon $reader
+kill $idle; gone_soon $idle
 grep -q "^fuse\|cairn" <(awk -v m="$mount" '$2 == m {print $1, $3}' /proc/mounts) || fail "the mount is gone"
 
 say "the master is back"
@@ -63,7 +64,7 @@ for n in 5 6; do [ "$(stat -c %h "d/$n")" = "$(ls "d/$n" "d/$n.link" "d/$n.more"
 for n in 7 8; do [ "$(stat -c %h "d/$n")" = "$(ls "d/$n" "d/$n.link" 2>/dev/null | wc -l)" ] || fail "links of $n"; done
 for name in never moved new asked; do [ ! -e $name ] || fail "$name was asked for, and given up before it was sent"; done
 [ "$(cat old)" = "old content" ] || fail "a truncation that was given up"
-eventually 10 test "$(cat half)" = begun
+[ "$(cat half)" = begun ] || fail "what the killed process had written"
 printf more > half; mkdir never; [ "$(cat half)" = more ] && [ -d never ]
 cd /; remount
 [ "$(cat "$mount/half")" = more ] && [ "$(cat "$mount/old")" = "old content" ]
