@@ -123,7 +123,8 @@ mod tests {
     fn a_slot_names_who_most_likely_has_what_belongs_there() {
         let id = |number: u32| (number > 0).then_some(TargetId(number));
         // Holder and previous one before, the next holder, who can answer, and whom the slot names then; 0 is nobody.
-        let table: [((u32, u32), u32, &[u32], u32); 13] = [
+        type Row = ((u32, u32), u32, &'static [u32], u32);
+        let table: [Row; 13] = [
             ((1, 0), 1, &[1], 0),
             ((1, 2), 1, &[1, 2], 2),
             ((1, 0), 3, &[1], 1),
