@@ -61,6 +61,8 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// The same, but only if it needs no waiting for a device; `None` otherwise. Safe on an async thread.
     fn read_at_if_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>>;
+    /// Asks for a range to be brought into memory, without waiting for it. Only a hint: nothing tells whether it was heard.
+    fn read_ahead(&self, offset: u64, len: u64);
     /// Writes everything, one piece after the other. May leave a part written when it fails.
     fn write_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()>;
     /// Makes everything written so far durable.

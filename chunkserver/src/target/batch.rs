@@ -331,9 +331,9 @@ impl Batch<'_> {
 
     fn write(&mut self) -> Result<(), BatchError> {
         self.write_touches()?;
-        self.state.appender.write()?;
-        if self.must_sync {
-            self.state.appender.sync()?;
+        match self.must_sync {
+            true => self.state.appender.sync()?,
+            false => self.state.appender.write()?,
         }
         Ok(())
     }

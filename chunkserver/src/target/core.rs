@@ -2,6 +2,7 @@
 
 use super::TargetSettings;
 use super::identity::Identity;
+use super::read_around::ReadAround;
 use super::space::Space;
 use crate::cache::Cache;
 use crate::index::Index;
@@ -33,6 +34,7 @@ pub struct Core {
     pub space: Mutex<Space>,
     /// Heads of records that were asked for. The place tells whether it is still the record of that shard.
     pub heads: Mutex<Cache<ShardKey, (Place, Arc<ShardMeta>)>>,
+    pub read_around: ReadAround,
     /// Why nothing is acknowledged any more.
     failure: Mutex<Option<String>>,
     /// Since when the writer waits for the disk.
@@ -70,6 +72,7 @@ impl Core {
             index,
             space: Mutex::new(space),
             heads,
+            read_around: ReadAround::default(),
             failure: Mutex::new(None),
             writing_since: Mutex::new(None),
             damaged: Mutex::new(BTreeSet::new()),

@@ -14,6 +14,7 @@
 mod batch;
 mod core;
 mod identity;
+mod read_around;
 mod reader;
 mod recovery;
 mod space;
@@ -28,6 +29,7 @@ pub use verify::{check_key, verify_put};
 
 use self::batch::{PutRequest, Request, WriteState};
 use self::core::{Core, CoreParts};
+use self::read_around::READ_AROUND_BYTES;
 use self::reader::{RangeRequest, ReadError, Reader, Wait};
 use self::recovery::{Recovered, Recovery};
 use self::space::Space;
@@ -236,7 +238,34 @@ impl Target {
     ) -> Result<(Bytes, Option<ShardProof>), ChunkserverError> {
         verify::check_key(&key)?;
         let request = RangeRequest { key, offset, bytes, with_proof };
-        self.read(move |reader| reader.read_range(&request)).await
+        let is_small = bytes < READ_AROUND_BYTES;
+        match (Reader { core: &self.core, wait: Wait::Never }).read_range(&request) {
+            Err(ReadError::WouldWait) => {}
+            result => {
+                if is_small {
+                    self.core.read_around.earn();
+                }
+                return result.map_err(refusal);
+            }
+        }
+        let found = self.read_waiting(move |reader| reader.read_range(&request)).await;
+        if is_small && found.is_ok() && self.core.read_around.spend() {
+            self.read_around(request);
+        }
+        found
+    }
+
+    /// Has the neighbours of a small range that came from the disk brought into memory, if nobody else waits for the disk.
+    fn read_around(&self, request: RangeRequest) {
+        let Ok(turn) = self.waiting_reads.clone().try_acquire_owned() else { return };
+        if self.waiting_reads.available_permits() + 1 < WAITING_READS_MAX {
+            return;
+        }
+        let core = self.core.clone();
+        self.core.runtime.executor.blocking(Box::new(move || {
+            let _turn = turn;
+            Reader { core: &core, wait: Wait::Allowed }.read_around(&request, READ_AROUND_BYTES);
+        }));
     }
 
     /// The proof of data shard `data_index` of a chunk, as the shard named by `key` has it.
@@ -337,6 +366,15 @@ impl Target {
             Err(ReadError::WouldWait) => {}
             result => return result.map_err(refusal),
         }
+        self.read_waiting(work).await
+    }
+
+    /// Reads where waiting for a device is allowed.
+    async fn read_waiting<T, F>(&self, work: F) -> Result<T, ChunkserverError>
+    where
+        T: Send + 'static,
+        F: Fn(Reader<'_>) -> Result<T, ReadError> + Send + 'static,
+    {
         let turn = self.waiting_reads.clone().acquire_owned().await.map_err(|_| ChunkserverError::Unavailable)?;
         let core = self.core.clone();
         let read = move || {

@@ -5,11 +5,12 @@
 
 use crate::disk::{Disk, DiskEntry, DiskFile, DiskSpace, OpenMode};
 use cairn_common::buffer::{Buffer, PAGE_BYTES};
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -168,6 +169,11 @@ impl DiskFile for RealFile {
             }
         }
         Ok(Some(done))
+    }
+
+    fn read_ahead(&self, offset: u64, len: u64) {
+        // A hint: a file system that does not take it reads when it is asked to.
+        _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::WillNeed);
     }
 
     fn write_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()> {

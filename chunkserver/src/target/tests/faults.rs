@@ -50,10 +50,12 @@ fn a_write_that_finds_no_room_half_way_loses_nothing() {
             // One of them fills half a segment, and is verified in place.
             let shards: Vec<_> = (0..30).flat_map(|number| shards_of("1+0", &content(number, 60_000))).collect();
             let mut acknowledged = Vec::new();
+            // Synced afterwards: a sync of its own would have room prepared for the next record.
             for shard in &shards[..10] {
-                shard.put_on(&target, 1, true).await.expect("stored");
+                shard.put_on(&target, 1, false).await.expect("stored");
                 acknowledged.push(shard.clone());
             }
+            target.sync().await.expect("synced");
             // Room for the record, but not for the segment that it needs, too.
             let segments = segment_paths(&node).len();
             node.disk().set_capacity(node.disk().used() + 65_536 + seed % 40 * 200);

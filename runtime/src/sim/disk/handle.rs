@@ -190,6 +190,9 @@ impl DiskFile for SimFile {
         })
     }
 
+    /// What is cached is drawn at each read.
+    fn read_ahead(&self, _offset: u64, _len: u64) {}
+
     fn write_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()> {
         self.require_writable()?;
         let bytes = pieces.concat();
