@@ -1,0 +1,229 @@
+"""The measurements of scripts/bench --repair: what it costs to be degraded, and how fast CairnFS becomes whole again."""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import shutil
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+from bench_system import Cairn, fio, megabytes, run  # noqa: E402
+
+FIO_SECONDS = 6
+DEAD_AFTER = 6
+NEVER = "1h"
+HEALTHY_WITHIN = 900
+SLOWNESS = 100
+
+
+def microseconds(result, percentile):
+    return result["clat_ns"]["percentile"][f"{percentile:.6f}"] / 1000
+
+
+def random_reads(directory, seconds=FIO_SECONDS):
+    return fio(directory, "rr", filename="data", rw="randread", bs="4k", ioengine="psync", time_based=1, runtime=seconds)
+
+
+def lay(system, size_mib):
+    fio(system.directory, "lay", filename="data", rw="write", bs="1m", size=f"{size_mib}m", ioengine="psync", end_fsync=1)
+
+
+def status(system):
+    output = subprocess.run([system.binary, "status", "--data", system.data / "master", "--json"], capture_output=True, text=True, check=True).stdout
+    return json.loads(output)
+
+
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def chunkservers(system):
+    return [(pid, directory) for role, pid, directory in system.listed() if role == "chunkserver"]
+
+
+class Slow:
+    """A process that gets a hundredth of its time: stopped, with short turns in between."""
+
+    def __init__(self, pid, turn=0.0004):
+        self.pid, self.turn, self.over = pid, turn, threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self):
+        while not self.over.is_set():
+            os.kill(self.pid, signal.SIGSTOP)
+            self.over.wait(self.turn * (SLOWNESS - 1))
+            os.kill(self.pid, signal.SIGCONT)
+            time.sleep(self.turn)
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+        os.kill(self.pid, signal.SIGCONT)
+
+
+def degraded(work, size_mib):
+    """Reads with 0, 1 and 2 of six servers gone, and with one that is slow."""
+    system = Cairn(work, master_options=f"--dead-after {NEVER}")
+    try:
+        lay(system, size_mib)
+        healthy = None
+        for missing in range(3):
+            if missing:
+                os.kill(chunkservers(system)[missing - 1][0], signal.SIGKILL)
+                time.sleep(1)
+            system.cold()
+            sequential = megabytes(fio(system.directory, "r", filename="data", rw="read", bs="1m", ioengine="psync"))
+            system.cold()
+            random_reads(system.directory, 3)
+            found = random_reads(system.directory)
+            healthy = healthy or (sequential, microseconds(found, 99))
+            yield f"sequential read, {missing} shards missing", "MiB/s", sequential
+            yield f"sequential read, {missing} shards missing, of the healthy one", "", sequential / healthy[0]
+            yield f"random read 4 KiB, {missing} shards missing", "IOPS", found["iops"]
+            yield f"random read 4 KiB, {missing} shards missing, p50", "us", microseconds(found, 50)
+            yield f"random read 4 KiB, {missing} shards missing, p99", "us", microseconds(found, 99)
+    finally:
+        system.stop()
+
+
+def slow_peer(work, size_mib):
+    system = Cairn(work, master_options=f"--dead-after {NEVER}")
+    try:
+        lay(system, size_mib)
+        random_reads(system.directory, 3)
+        before = random_reads(system.directory)
+        with Slow(chunkservers(system)[0][0]):
+            random_reads(system.directory, 3)
+            after = random_reads(system.directory)
+        yield "random read 4 KiB, no server slow, p99", "us", microseconds(before, 99)
+        yield f"random read 4 KiB, one server {SLOWNESS} times slower, p99", "us", microseconds(after, 99)
+        yield "p99 with the slow server, of that without", "", microseconds(after, 99) / microseconds(before, 99)
+    finally:
+        system.stop()
+
+
+class Foreground:
+    """fio reading and writing until it is told to stop; the p99 of both."""
+
+    def __init__(self, directory):
+        job = ["--directory", directory, "--time_based", "--runtime", "600", "--bs=4k", "--ioengine=psync", "--output-format=json", "--rate_iops=200"]
+        job = [str(word) for word in job]
+        reader = ["--name=reader", "--filename=data", "--rw=randread"]
+        writer = ["--name=writer", "--filename=scratch", "--size=64m", "--rw=randwrite", "--fsync=16"]
+        self.fio = subprocess.Popen(["fio", *job, *reader, *writer], stdout=subprocess.PIPE, text=True)
+
+    def finish(self):
+        self.fio.send_signal(signal.SIGINT)
+        output = self.fio.communicate()[0]
+        jobs = json.loads(output[output.index("{"):])["jobs"]
+        return {job["jobname"]: microseconds(job["read" if job["jobname"] == "reader" else "write"], 99) for job in jobs}
+
+
+def rebuild(work, size_mib):
+    """One of eight servers dies with its disk while fio reads and writes."""
+    system = Cairn(work, chunkservers=8, master_options=f"--dead-after {DEAD_AFTER}s")
+    try:
+        lay(system, size_mib)
+        foreground = Foreground(system.directory)
+        time.sleep(FIO_SECONDS)
+        before = foreground.finish()
+        pid, directory = chunkservers(system)[0]
+        lost = next(server for server in status(system)["chunkservers"] if server["labels"].get("host") == "c1")["used_bytes"]
+        foreground = Foreground(system.directory)
+        os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(directory)
+        system.forget(pid)
+        spent = sum(cpu_seconds(other) for other, _ in chunkservers(system))
+        begun = wait_until(lambda: not status(system)["healthy"] and status(system)["repair"]["shards_left"] + status(system)["repair"]["slots_left"] > 0)
+        ended = wait_until(lambda: status(system)["healthy"] and status(system)["repair"]["slots_left"] == 0)
+        spent = sum(cpu_seconds(other) for other, _ in chunkservers(system)) - spent
+        during = foreground.finish()
+        yield "rebuilt", "MiB", lost / (1 << 20)
+        yield "rebuilt in", "s", ended - begun
+        yield "rebuild rate", "MiB/s", lost / (1 << 20) / (ended - begun)
+        yield "rebuild rate for each core the chunkservers were busy with", "MiB/s", lost / (1 << 20) / spent
+        for job in ("reader", "writer"):
+            yield f"p99 of the {job} before", "us", before[job]
+            yield f"p99 of the {job} during the rebuild", "us", during[job]
+            yield f"p99 of the {job}, during the rebuild of that before", "", during[job] / before[job]
+    finally:
+        system.stop()
+
+
+def wait_until(condition):
+    end = time.time() + HEALTHY_WITHIN
+    while not condition():
+        if time.time() > end:
+            raise SystemExit(f"not within {HEALTHY_WITHIN} s")
+        time.sleep(0.1)
+    return time.time()
+
+
+def scrub(work, size_mib):
+    """All that is stored, read and hashed as fast as it goes."""
+    system = Cairn(work, chunkserver_options="--scrub-rate 100000")
+    try:
+        lay(system, size_mib)
+        servers = chunkservers(system)
+
+        def passes():
+            found = []
+            for _, directory in servers:
+                try:
+                    found.append(json.loads((Path(directory) / "scrub.json").read_text())["passes"])
+                except FileNotFoundError:
+                    found.append(0)
+            return found
+
+        first = passes()
+        wait_until(lambda: all(now > then for now, then in zip(passes(), first)))
+        first, spent, begun = passes(), sum(cpu_seconds(pid) for pid, _ in servers), time.time()
+        wait_until(lambda: all(now >= then + 2 for now, then in zip(passes(), first)))
+        seconds, spent = time.time() - begun, sum(cpu_seconds(pid) for pid, _ in servers) - spent
+        read = sum(server["used_bytes"] for server in status(system)["chunkservers"]) * 2 / (1 << 20)
+        yield "scrub, six servers together", "MiB/s", read / seconds
+        yield "scrub, for each core that was busy", "MiB/s", read / spent
+    finally:
+        system.stop()
+
+
+PARTS = {"degraded": degraded, "slow_peer": slow_peer, "rebuild": rebuild, "scrub": scrub}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--size-mib", type=int, default=1024)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    values = {}
+    for number in range(options.runs):
+        for name, part in PARTS.items():
+            if options.only and name not in options.only.split(","):
+                continue
+            print(f"  {name}, run {number + 1} of {options.runs}", file=sys.stderr)
+            work = Path(tempfile.mkdtemp(prefix="cairn-bench-"))
+            try:
+                for row, unit, value in part(work, options.size_mib):
+                    values.setdefault((row, unit), []).append(value)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPUs, medians of {options.runs} run(s), {options.size_mib} MiB")
+    print("\n| row | unit | value |\n|---|---|---|")
+    for (row, unit), found in values.items():
+        median = statistics.median(found)
+        print(f"| {row} | {unit} | " + (f"{median:,.0f} |" if median >= 100 else f"{median:.2f} |"))
+
+
+main()
