@@ -9,6 +9,7 @@ use cairn_common::wire::master::RenameMode;
 use cairn_runtime::sim::{Crash, DiskFaults, block_on_world};
 use cairn_tests::cluster::SimCluster;
 use cairn_tests::simulation::live_through;
+use std::cell::Cell;
 use std::time::Duration;
 
 fn new_inode(kind: FileKind, symlink_target: &[u8]) -> NewInode {
@@ -94,6 +95,45 @@ fn a_master_that_failed_to_sync_loses_nothing_when_it_loses_power_later() {
             }
         });
     }
+}
+
+/// Known from the start: a master that loses power forgets what it answered last, which is all that close(2) and create promise. An fsync afterwards
+/// must not say that it is on stable storage.
+#[test]
+fn an_fsync_tells_what_a_loss_of_power_of_the_master_has_taken() {
+    let taken = [const { Cell::new(0) }; 2];
+    for seed in 0..20 {
+        with_cluster(seed, |cluster, fs| {
+            let taken = &taken;
+            async move {
+                let (old, handle) = create(&fs, b"old").await;
+                fs.write(handle, 0, b"synced").await.expect("written");
+                fs.fsync(handle, false).await.expect("synced");
+                fs.sync_directory(Ino::ROOT).await.expect("synced");
+                fs.write(handle, 0, b"closed").await.expect("written");
+                fs.flush(handle).await.expect("closed");
+                fs.create(Ino::ROOT, b"new", new_inode(FileKind::Regular, b""), false).await.expect("made");
+                cluster.master.crash(Crash::PowerLoss);
+                cluster.launch_master(|reason| panic!("the master stopped: {reason}"));
+                let (file, directory) = (fs.fsync(handle, false).await, fs.sync_directory(Ino::ROOT).await);
+                let (_, other) = cluster.client("other").await;
+                let opened = other.open(old, OpenFlags::READ).await.expect("opened");
+                let found = other.read(opened.handle, 0, 100).await.expect("read");
+                let is_there = other.lookup(Ino::ROOT, b"new").await.is_ok();
+                assert_eq!(file, if found == b"closed"[..] { Ok(()) } else { Err(FsError::Io) }, "{found:?}");
+                assert_eq!(directory, if is_there { Ok(()) } else { Err(FsError::Io) });
+                // It is told once, and then all goes on.
+                fs.sync_directory(Ino::ROOT).await.expect("told before");
+                fs.write(handle, 0, b"again!").await.expect("written");
+                fs.fsync(handle, false).await.expect("told before");
+                let again = other.open(old, OpenFlags::READ).await.expect("opened");
+                assert_eq!(other.read(again.handle, 0, 100).await.expect("read"), &b"again!"[..]);
+                taken[0].update(|count| count + usize::from(file.is_err()));
+                taken[1].update(|count| count + usize::from(directory.is_err()));
+            }
+        });
+    }
+    assert!(taken.iter().all(|count| (1..20).contains(&count.get())), "both ends of the coin: {taken:?}");
 }
 
 /// Seeds that once failed. They stand for what they found only as long as the code takes the same steps.

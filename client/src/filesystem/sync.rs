@@ -40,13 +40,20 @@ impl FileSystem {
         if is_planted(Bug::CommitNotDurable) {
             return Ok(());
         }
-        self.0.link.sync_log_since(mark).await.map_err(|error| error.to_fs("fsync"))
+        self.0.link.sync_log_since(mark).await.map_err(|error| error.to_fs("fsync"))?;
+        self.nothing_was_lost(open.file.ino())
+    }
+
+    /// EIO, once, if the master has lost power and with it something that it had answered.
+    fn nothing_was_lost(&self, ino: Ino) -> Result<(), FsError> {
+        if self.0.link.take_lost(ino) { Err(FsError::Io) } else { Ok(()) }
     }
 
     /// For fsync(2) of a directory: every change of its entries is on stable storage when this returns.
-    pub async fn sync_directory(&self, _ino: Ino) -> Result<(), FsError> {
+    pub async fn sync_directory(&self, ino: Ino) -> Result<(), FsError> {
         // One log holds all directories.
         let mark = self.0.link.mark();
-        self.0.link.sync_log_since(mark).await.map_err(|error| error.to_fs("fsync of a directory"))
+        self.0.link.sync_log_since(mark).await.map_err(|error| error.to_fs("fsync of a directory"))?;
+        self.nothing_was_lost(ino)
     }
 }

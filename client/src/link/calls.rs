@@ -3,17 +3,19 @@
 use super::backoff::Backoff;
 use super::open_inodes::OpenInodes;
 use super::session::{Contact, Line, LineFailure};
+use super::unsynced::Unsynced;
 use crate::counters::Counts;
 use crate::limits::{MUTATIONS_IN_FLIGHT_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, TRY_LIMIT};
 use bytes::Bytes;
 use cairn_common::codec::{decode, encode};
 use cairn_common::error::FsError;
-use cairn_common::ids::{MapEpoch, SessionId};
+use cairn_common::ids::{Ino, MapEpoch, SessionId};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::master::{MasterAnswer, MasterError, MasterReply, MasterRequest};
 use cairn_runtime::Runtime;
 use cairn_runtime::clock::Moment;
 use cairn_runtime::network::{CallError, Message};
+use parking_lot::Mutex;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,6 +42,7 @@ pub struct Link {
     pub(super) mutations: Arc<Semaphore>,
     /// Rung to have the session renewed now.
     pub(super) renew_now: Notify,
+    pub(super) unsynced: Mutex<Unsynced>,
 }
 
 /// Why a request has no answer that the caller can use.
@@ -103,6 +106,7 @@ impl Link {
             durable: AtomicU64::new(0),
             mutations: Arc::new(Semaphore::new(MUTATIONS_IN_FLIGHT_MAX)),
             renew_now: Notify::new(),
+            unsynced: Mutex::default(),
         })
     }
 
@@ -140,6 +144,12 @@ impl Link {
     /// Something that makes everything before it durable was asked for at `mark`, and was done.
     pub(super) fn note_durable(&self, mark: u64) {
         self.durable.fetch_max(mark, Ordering::Relaxed);
+        self.unsynced.lock().synced(mark);
+    }
+
+    /// Whether the master has lost an answered change of this inode, or of its entries. Told once, to an fsync.
+    pub fn take_lost(&self, ino: Ino) -> bool {
+        self.unsynced.lock().take_lost(ino)
     }
 
     /// Makes everything durable that the master answered before `mark`, unless that has happened since.

@@ -15,7 +15,7 @@ use crate::counters::Counts;
 use crate::limits::{CLOSED_PER_RENEWAL_MAX, QUICK_LIMIT, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, TRY_LIMIT};
 use crate::settings::Settings;
 use cairn_common::attributes::Attributes;
-use cairn_common::ids::SessionId;
+use cairn_common::ids::{Incarnation, SessionId};
 use cairn_common::limits::SESSION_RENEW_INTERVAL;
 use cairn_common::wire::master::{MasterError, MasterReply, MasterRequest, Role};
 use cairn_runtime::Runtime;
@@ -207,28 +207,42 @@ impl Work {
     async fn open_session(&self, connection: &Arc<dyn Connection>, previous: Option<&Arc<Session>>) -> Result<Welcome, EstablishError> {
         // A line of its own for the greeting, for nobody else must use the connection before.
         let unopened = Session::new(SessionId(0));
-        let greeting = Line::new(Arc::clone(connection), unopened, self.link.runtime.now());
+        let greeting = Line::new(Arc::clone(connection), unopened, Incarnation(0), self.link.runtime.now());
         let request = MasterRequest::OpenSession {
             previous: previous.map(|session| session.id),
             description: self.description.clone(),
             open: self.link.opens.for_session(),
+            answered: previous.map_or_else(Vec::new, |session| self.link.unsynced.lock().claims(session.id)),
         };
         let reply = self.link.try_once(&greeting, &request).await;
-        let (id, cluster, root, now) = match reply {
-            Ok(MasterReply::Session { session, cluster, root, now }) => (session, cluster, root, now),
+        let (id, cluster, root, now, incarnation, unknown) = match reply {
+            Ok(MasterReply::Session { session, cluster, root, now, incarnation, unknown }) => {
+                (session, cluster, root, now, incarnation, unknown)
+            }
             Ok(_) | Err(TryError::NoAnswer | TryError::Unsendable(_) | TryError::Garbled(_)) => return Err(EstablishError::NoAnswer),
             Err(TryError::Refused(error)) => return Err(EstablishError::Refused(error)),
         };
         self.link.note_time(now);
         let session = match previous {
-            Some(previous) if previous.id == id => Arc::clone(previous),
+            Some(previous) if previous.id == id => {
+                self.tell_lost(self.link.unsynced.lock().lose(id, &unknown));
+                Arc::clone(previous)
+            }
             Some(previous) => {
                 tracing::warn!("the master has forgotten session {}; going on as {id}", previous.id);
+                self.tell_lost(self.link.unsynced.lock().lose_session(previous.id, incarnation));
                 Session::new(id)
             }
             None => Session::new(id),
         };
-        Ok(Welcome { line: Line::new(Arc::clone(connection), session, self.link.runtime.now()), root, cluster })
+        let line = Line::new(Arc::clone(connection), session, incarnation, self.link.runtime.now());
+        Ok(Welcome { line, root, cluster })
+    }
+
+    fn tell_lost(&self, changes: usize) {
+        if changes > 0 {
+            tracing::error!("the master does not know the last {changes} changes that were not synced: an fsync of their files gives EIO");
+        }
     }
 
     /// Renews the session until the line fails.
@@ -250,9 +264,11 @@ impl Work {
         let closed = self.link.opens.begin_telling(CLOSED_PER_RENEWAL_MAX);
         let request = MasterRequest::Renew { session: line.session.id, closed };
         let mut is_heard = false;
+        let mark = self.link.mark();
         match self.link.try_once(line, &request).await {
             Ok(MasterReply::Renewed { epoch, now }) => {
                 is_heard = true;
+                self.link.note_durable(mark);
                 self.link.note_time(now);
                 self.link.note_epoch(epoch);
             }

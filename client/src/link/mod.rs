@@ -5,6 +5,7 @@
 //! - `keeper` is the one task that connects, opens the session, renews it and comes back after a loss.
 //! - `sequences` numbers the mutations of a session, so that the master does each exactly once however often it is sent.
 //! - `open_inodes` knows what is open, so that the master keeps unlinked files that we still use.
+//! - `unsynced` remembers the answered changes that a loss of power of the master may still take.
 //! - `driven` keeps a sent mutation going when its caller has left.
 //!
 //! Invariants:
@@ -24,6 +25,7 @@ mod mutations;
 mod open_inodes;
 mod sequences;
 mod session;
+mod unsynced;
 
 pub use backoff::Backoff;
 pub use calls::{AskError, Link};

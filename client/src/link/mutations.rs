@@ -12,6 +12,7 @@ use super::calls::{AskError, Link, TryError};
 use super::driven::Driven;
 use super::open_inodes::OpenGuard;
 use super::session::{Line, LineFailure};
+use super::unsynced::{Change, touched};
 use crate::limits::{RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
 use cairn_common::ids::Sequence;
 use cairn_common::wire::master::{MasterError, MasterReply, MasterRequest, Mutation, MutationReply};
@@ -100,6 +101,7 @@ impl Sent {
                     return self.session_gone(request, unknown);
                 }
                 Ok(reply) => {
+                    self.note_unsynced(&request, &reply);
                     let answer = mutated(reply).map(|reply| (self.hold_what_is_open(&request, &reply), reply));
                     return self.answered(answer.map(|(guard, reply)| (reply, guard)));
                 }
@@ -124,6 +126,21 @@ impl Sent {
         match reply {
             MutationReply::Inode(attributes) => Some(self.link.opens.begin(attributes.ino)),
             _ => None,
+        }
+    }
+
+    /// A change that was answered and need not be on stable storage yet. Refusals change nothing.
+    fn note_unsynced(&self, request: &MasterRequest, reply: &MasterReply) {
+        let (MasterRequest::Mutate { mutation, .. }, MasterReply::Mutated(reply)) = (request, reply) else { return };
+        if !self.durable {
+            let tick = self.link.mark();
+            self.link.unsynced.lock().note(Change {
+                tick,
+                session: self.line.session.id,
+                sequence: self.sequence,
+                master: self.line.master,
+                inodes: touched(mutation, reply),
+            });
         }
     }
 

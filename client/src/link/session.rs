@@ -1,7 +1,7 @@
 //! A session, and the connection over which it is held at the moment.
 
 use super::sequences::Sequences;
-use cairn_common::ids::{Sequence, SessionId};
+use cairn_common::ids::{Incarnation, Sequence, SessionId};
 use cairn_runtime::clock::Moment;
 use cairn_runtime::network::Connection;
 use parking_lot::Mutex;
@@ -47,6 +47,8 @@ pub enum Contact {
 pub struct Line {
     pub connection: Arc<dyn Connection>,
     pub session: Arc<Session>,
+    /// The life of the master that answers here.
+    pub master: Incarnation,
     /// When the last answer came.
     heard: AtomicU64,
     failure: Mutex<Option<LineFailure>>,
@@ -63,9 +65,9 @@ pub enum LineFailure {
 }
 
 impl Line {
-    pub fn new(connection: Arc<dyn Connection>, session: Arc<Session>, now: Moment) -> Arc<Self> {
+    pub fn new(connection: Arc<dyn Connection>, session: Arc<Session>, master: Incarnation, now: Moment) -> Arc<Self> {
         let heard = AtomicU64::new(now.nanos());
-        Arc::new(Self { connection, session, heard, failure: Mutex::new(None), failed: Notify::new() })
+        Arc::new(Self { connection, session, master, heard, failure: Mutex::new(None), failed: Notify::new() })
     }
 
     pub fn note_answer(&self, now: Moment) {

@@ -5,7 +5,7 @@ use cairn_common::attributes::{Attributes, DirectoryEntry, FileKind};
 use cairn_common::codec::{decode, encode};
 use cairn_common::error::FsError;
 use cairn_common::extent::ExtentPage;
-use cairn_common::ids::{DirCookie, Ino, MapEpoch, Sequence, SessionId};
+use cairn_common::ids::{DirCookie, Incarnation, Ino, MapEpoch, Sequence, SessionId};
 use cairn_common::map::ClusterMap;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::master::{MasterAnswer, MasterError, MasterReply, MasterRequest, Mutation, MutationReply, Usage};
@@ -213,7 +213,14 @@ impl FakeState {
             SessionId(self.last_session)
         });
         self.sessions.entry(session).or_default().open = open.into_iter().collect();
-        MasterReply::Session { session, cluster: [7; 16], root: self.inodes[&Ino::ROOT].clone(), now }
+        MasterReply::Session {
+            session,
+            cluster: [7; 16],
+            root: self.inodes[&Ino::ROOT].clone(),
+            now,
+            incarnation: Incarnation(1),
+            unknown: Vec::new(),
+        }
     }
 
     fn mutate_once(&mut self, session: SessionId, sequence: Sequence, acknowledged: Sequence, mutation: Mutation) -> MasterAnswer {

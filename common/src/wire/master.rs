@@ -43,11 +43,13 @@ pub enum MasterRequest {
 
     // ---- clients: sessions
     /// Registers, or comes back after a loss of contact or a restart of the master. `open` is everything the client has
-    /// open, so that the master knows which unlinked inodes must live on.
+    /// open, so that the master knows which unlinked inodes must live on. `answered`: changes of the previous session that were
+    /// answered and are not known to be on stable storage.
     OpenSession {
         previous: Option<SessionId>,
         description: String,
         open: Vec<Ino>,
+        answered: Vec<SequenceRange>,
     },
     /// Keeps the session alive when nothing else is sent. `closed`: inodes of which the client has closed the last descriptor.
     Renew {
@@ -158,6 +160,13 @@ pub enum MasterRequest {
         change: ServerChange,
         insist: bool,
     },
+}
+
+/// Mutations of one session, by their sequences; both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceRange {
+    pub first: Sequence,
+    pub last: Sequence,
 }
 
 /// A slot that is complete: every chunk of its group was compared after the map `epoch` was known.
@@ -319,13 +328,18 @@ pub enum MasterReply {
         authority: Vec<u8>,
         name: String,
     },
-    /// `now` is the master's wall time: the ticket of the client's next puts.
+    /// `now` is the master's wall time: the ticket of the client's next puts. `unknown`: those of the answered changes of the session that the
+    /// master does not know, because it has lost power before they were on stable storage. In the same `incarnation` (life of the
+    /// process) nothing is lost.
     Session {
         session: SessionId,
         cluster: [u8; 16],
         root: Attributes,
         now: Timestamp,
+        incarnation: Incarnation,
+        unknown: Vec<SequenceRange>,
     },
+    /// Everything that was answered before is on stable storage.
     Renewed {
         epoch: MapEpoch,
         now: Timestamp,

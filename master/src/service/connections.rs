@@ -88,7 +88,9 @@ impl Master {
     async fn carry_out(&self, caller: &Caller, request: MasterRequest) -> MasterAnswer {
         match request {
             MasterRequest::Join { secret, role, public_key } => self.join(&secret, role, public_key).await,
-            MasterRequest::OpenSession { previous, description, open } => self.open_session(caller, previous, description, open).await,
+            MasterRequest::OpenSession { previous, description, open, answered } => {
+                self.open_session(caller, previous, description, open, &answered).await
+            }
             MasterRequest::Renew { session, closed } => self.renew(caller, session, closed).await,
             MasterRequest::CloseSession { session } => self.close_session(caller, session).await,
             MasterRequest::Lookup { parent, name } => self.read(|reader| read::lookup(reader, parent, &name)).map(MasterReply::Attributes),

@@ -6,7 +6,7 @@ use super::settings::Settings;
 use crate::state::{Attempt, Command, Failure, Outcome, Stamped, apply, read};
 use crate::store::tables::{Batch, Reader, StoreError};
 use crate::store::{Machine, Store};
-use cairn_common::ids::{LogIndex, MapEpoch};
+use cairn_common::ids::{Incarnation, LogIndex, MapEpoch};
 use cairn_common::map::ClusterMap;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::master::MasterError;
@@ -56,6 +56,7 @@ pub struct Master {
     pub placement_waits: Mutex<Option<String>>,
     /// When this life of the master began.
     pub started: Moment,
+    pub incarnation: Incarnation,
     /// The newest map that survives a power loss.
     durable_epoch: Mutex<MapEpoch>,
 }
@@ -73,6 +74,7 @@ impl Master {
         let sessions = SessionTable::new(now, known.into_iter().map(|(session, _)| session));
         let servers = ServerTable::new(now, settings.suspect_after, settings.dead_after);
         let map = store.read(read::map)?;
+        let incarnation = Incarnation(runtime.random_u64());
         Ok(Self {
             runtime,
             settings,
@@ -85,6 +87,7 @@ impl Master {
             placed_epoch: Mutex::new(MapEpoch(0)),
             placement_waits: Mutex::new(None),
             started: now,
+            incarnation,
             // What was replayed from the log is durable.
             durable_epoch: Mutex::new(map.epoch),
             map: Mutex::new(Arc::new(map)),

@@ -11,7 +11,7 @@ use cairn_common::error::FsError;
 use cairn_common::extent::ExtentPage;
 use cairn_common::ids::{DirCookie, Ino, Sequence, SessionId};
 use cairn_common::limits::{DIRECTORY_PAGE_ENTRIES_MAX, EXTENT_PAGE_MAX};
-use cairn_common::wire::master::{MasterError, MasterReply, Mutation, MutationReply};
+use cairn_common::wire::master::{MasterError, MasterReply, Mutation, MutationReply, SequenceRange};
 
 /// Extents that come with an open; a reader asks for more of a larger file as it needs them.
 const OPEN_EXTENTS_MAX: u32 = 512;
@@ -23,7 +23,13 @@ impl Master {
         previous: Option<SessionId>,
         description: String,
         open: Vec<Ino>,
+        answered: &[SequenceRange],
     ) -> Result<MasterReply, MasterError> {
+        // Before the session can change anything again.
+        let unknown = match previous {
+            Some(previous) => self.look(|reader| read::unknown_changes(reader, previous, answered))?,
+            None => Vec::new(),
+        };
         let make = |master: &Self| {
             let previous = previous.filter(|session| master.sessions.lock().may_resume(*session, caller.name()));
             Ok(Command::OpenSession { previous, description: description.clone(), open: open.clone() })
@@ -43,7 +49,7 @@ impl Master {
         }
         // A session that a power loss takes back could be given to another client.
         self.synced(index).await?;
-        Ok(MasterReply::Session { session, cluster, root, now: self.time() })
+        Ok(MasterReply::Session { session, cluster, root, now: self.time(), incarnation: self.incarnation, unknown })
     }
 
     pub(super) async fn renew(&self, caller: &Caller, session: SessionId, closed: Vec<Ino>) -> Result<MasterReply, MasterError> {
@@ -56,6 +62,7 @@ impl Master {
         if !orphans.is_empty() {
             self.submit(Command::DropHolders { session, inodes: orphans }).await?;
         }
+        self.synced(self.store.last()).await?;
         Ok(MasterReply::Renewed { epoch: self.epoch()?, now: self.time() })
     }
 

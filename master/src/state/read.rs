@@ -21,7 +21,7 @@ use cairn_common::ids::{ChunkId, DirCookie, Ino, MapEpoch, PoolId, Sequence, Ser
 use cairn_common::map::{ClusterMap, Group, Pool, Target};
 use cairn_common::planted::{Bug, is_planted};
 use cairn_common::time::Timestamp;
-use cairn_common::wire::master::{MasterError, Mutation, MutationReply};
+use cairn_common::wire::master::{MasterError, Mutation, MutationReply, SequenceRange};
 use std::collections::BTreeMap;
 
 pub use crate::state::cluster::{DEFAULT_POOL, domains, keeps_slots, servers, targets};
@@ -300,4 +300,28 @@ pub fn map(reader: &dyn Reader) -> Result<ClusterMap, StoreError> {
         });
     }
     Ok(ClusterMap { epoch: map_epoch(reader)?, pools, targets })
+}
+
+/// Which of the changes that a client says were answered the tables do not know: a loss of power has taken them.
+pub fn unknown_changes(reader: &dyn Reader, session: SessionId, answered: &[SequenceRange]) -> Result<Vec<SequenceRange>, StoreError> {
+    let progress: Option<Progress> = fetch(reader, Table::Results, &keys::progress(session))?;
+    // A session that is not known gets a new number, which says the same.
+    let Some(progress) = progress else { return Ok(Vec::new()) };
+    let mut unknown = Vec::new();
+    for range in answered {
+        let first = range.first.max(Sequence(progress.acknowledged.0.saturating_add(1)));
+        let until = keys::result(session, Sequence(range.last.0.saturating_add(1)));
+        let known = collect(reader, Table::Results, &keys::result(session, first), Some(&until), usize::MAX, |key, _| {
+            Ok(Some(keys::parse_result(key)?.1.0))
+        })?;
+        let ends = known.into_iter().chain([range.last.0.saturating_add(1)]);
+        let mut next = first.0;
+        for end in ends {
+            if next < end {
+                unknown.push(SequenceRange { first: Sequence(next), last: Sequence(end - 1) });
+            }
+            next = end.saturating_add(1);
+        }
+    }
+    Ok(unknown)
 }

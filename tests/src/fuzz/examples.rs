@@ -16,7 +16,7 @@ use cairn_common::wire::chunkserver::{
     ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, ShardHeader, ShardKey, ShardProof,
 };
 use cairn_common::wire::master::{
-    FileCommit, MasterAnswer, MasterError, MasterReply, MasterRequest, Mutation, MutationReply, RenameMode, Role,
+    FileCommit, MasterAnswer, MasterError, MasterReply, MasterRequest, Mutation, MutationReply, RenameMode, Role, SequenceRange,
 };
 use cairn_master::keys::{self, Record};
 use cairn_master::state::record::{ChunkRecord, Counters, ExtentRecord, StoredChunk};
@@ -94,7 +94,12 @@ pub fn master_requests() -> Vec<Vec<u8>> {
     };
     let mut requests: Vec<MasterRequest> = mutations().into_iter().map(mutate).collect();
     requests.extend([
-        MasterRequest::OpenSession { previous: Some(SessionId(1)), description: "host:/mnt".to_owned(), open: vec![Ino(5), Ino(6)] },
+        MasterRequest::OpenSession {
+            previous: Some(SessionId(1)),
+            description: "host:/mnt".to_owned(),
+            open: vec![Ino(5), Ino(6)],
+            answered: vec![SequenceRange { first: Sequence(3), last: Sequence(9) }],
+        },
         MasterRequest::ReadDirectory { ino: Ino::ROOT, after: DirCookie(4), limit: 100, with_attributes: true },
         MasterRequest::Join { secret: vec![1; 16], role: Role::Client, public_key: vec![2; 90] },
         MasterRequest::Heartbeat { server: ServerId(1), incarnation: Incarnation(2), known: MapEpoch(3), targets: Vec::new() },

@@ -109,7 +109,7 @@ impl Asker {
     }
 
     pub async fn open_session(&self, previous: Option<SessionId>, open: &[Ino]) -> SessionId {
-        let request = MasterRequest::OpenSession { previous, description: "a test".to_owned(), open: open.to_vec() };
+        let request = MasterRequest::OpenSession { previous, description: "a test".to_owned(), open: open.to_vec(), answered: Vec::new() };
         match self.ask(request).await {
             Ok(MasterReply::Session { session, .. }) => session,
             other => panic!("{other:?}"),
