@@ -11,6 +11,7 @@ use cairn_common::attributes::{AttributeChange, FileKind, NewInode, Owner};
 use cairn_common::error::FsError;
 use cairn_common::ids::{DirCookie, Ino};
 use cairn_common::limits::DELETION_GRACE;
+use cairn_common::map::ClusterMap;
 use cairn_common::wire::master::RenameMode;
 use cairn_runtime::Runtime;
 use std::collections::BTreeMap;
@@ -50,6 +51,9 @@ pub async fn live(shared: Arc<Shared>, number: usize, runtime: Runtime, settings
         }
         runtime.sleep(Duration::from_millis(500)).await;
     };
+    if shared.history().workplaces.is_empty() {
+        wait_for_slots(&runtime, &fs).await;
+    }
     let dice = Dice::on(&runtime);
     loop {
         if shared.history().finished[number] {
@@ -71,6 +75,19 @@ pub async fn live(shared: Arc<Shared>, number: usize, runtime: Runtime, settings
         let worker = Worker { shared: &shared, fs: &fs, runtime: &runtime, dice: &dice, number, place: place.0, root: place.1 };
         worker.work().await;
     }
+}
+
+/// Waits until every slot has a holder, for the first time. What is written while servers are still joining gets as few spares as there are
+/// servers for them, by rights; and if those few are the weak ones, then it may be lost by rights, too, which no checker could tell from a bug.
+async fn wait_for_slots(runtime: &Runtime, fs: &FileSystem) {
+    while !is_complete(&fs.map()) {
+        runtime.sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn is_complete(map: &ClusterMap) -> bool {
+    let mut slots = map.pools.iter().flat_map(|pool| &pool.groups).flat_map(|group| &group.slots).peekable();
+    slots.peek().is_some() && slots.all(|slot| slot.holder.is_some())
 }
 
 async fn open_workplace(shared: &Shared, fs: &FileSystem, number: usize) -> Result<(usize, Ino), FsError> {

@@ -2,7 +2,7 @@
 
 use super::connection::Side;
 use super::state::{AttemptId, CALLER, CallId, ConnectionId, EndpointId, LISTENER, NetworkState, SideState, WaitingCall};
-use super::{Net, OPEN_CALLS_MAX, SILENCE_MAX};
+use super::{KEEP_ALIVE_INTERVAL, Net, OPEN_CALLS_MAX, SILENCE_MAX};
 use crate::network::{CallError, ConnectError, Message, Peer};
 use crate::sim::node::{Life, NodeId};
 use crate::sim::trace::Event;
@@ -61,6 +61,16 @@ pub(super) enum Packet {
         call: CallId,
         result: Result<Message, CallError>,
     },
+    /// Sent while the peer cannot be heard; says nothing.
+    KeepAlive {
+        connection: ConnectionId,
+        side: usize,
+    },
+    /// The machine that answers does not know the connection: QUIC's stateless reset.
+    Reset {
+        connection: ConnectionId,
+        side: usize,
+    },
     Close {
         connection: ConnectionId,
         side: usize,
@@ -75,6 +85,8 @@ impl Packet {
             Packet::Refusal { .. } => "refusal",
             Packet::Request { .. } => "request",
             Packet::Reply { .. } => "reply",
+            Packet::KeepAlive { .. } => "keep-alive",
+            Packet::Reset { .. } => "reset",
             Packet::Close { .. } => "close",
         }
     }
@@ -85,7 +97,7 @@ impl Packet {
             Packet::Hello(hello) => hello.attempt,
             Packet::Welcome { attempt, .. } | Packet::Refusal { attempt, .. } => *attempt,
             Packet::Request { call, .. } | Packet::Reply { call, .. } => *call,
-            Packet::Close { connection, .. } => *connection,
+            Packet::KeepAlive { connection, .. } | Packet::Reset { connection, .. } | Packet::Close { connection, .. } => *connection,
         }
     }
 
@@ -95,7 +107,19 @@ impl Packet {
             Packet::Welcome { connection, .. }
             | Packet::Request { connection, .. }
             | Packet::Reply { connection, .. }
+            | Packet::KeepAlive { connection, .. }
+            | Packet::Reset { connection, .. }
             | Packet::Close { connection, .. } => Some(*connection),
+        }
+    }
+
+    /// The side of a connection that it is for, if the sender would like to know that there is no such side any more.
+    fn addressee(&self) -> Option<(ConnectionId, usize)> {
+        match self {
+            Packet::Request { connection, side, .. } | Packet::Reply { connection, side, .. } | Packet::KeepAlive { connection, side } => {
+                Some((*connection, *side))
+            }
+            Packet::Hello(_) | Packet::Welcome { .. } | Packet::Refusal { .. } | Packet::Reset { .. } | Packet::Close { .. } => None,
         }
     }
 
@@ -104,14 +128,20 @@ impl Packet {
         match self {
             Packet::Hello(hello) => Some(hello.attempt),
             Packet::Welcome { attempt, .. } | Packet::Refusal { attempt, .. } => Some(*attempt),
-            Packet::Request { .. } | Packet::Reply { .. } | Packet::Close { .. } => None,
+            Packet::Request { .. } | Packet::Reply { .. } | Packet::KeepAlive { .. } | Packet::Reset { .. } | Packet::Close { .. } => None,
         }
     }
 
     fn bytes(&self) -> u64 {
         match self {
             Packet::Request { message, .. } | Packet::Reply { result: Ok(message), .. } => (message.head.len() + message.body.len()) as u64,
-            Packet::Hello(_) | Packet::Welcome { .. } | Packet::Refusal { .. } | Packet::Reply { .. } | Packet::Close { .. } => 0,
+            Packet::Reply { .. }
+            | Packet::Hello(_)
+            | Packet::Welcome { .. }
+            | Packet::Refusal { .. }
+            | Packet::KeepAlive { .. }
+            | Packet::Reset { .. }
+            | Packet::Close { .. } => 0,
         }
     }
 }
@@ -178,6 +208,12 @@ impl Net {
         }
         let Transit { from, to, packet } = transit;
         let (name, id) = (packet.name(), packet.id());
+        if let Some((connection, side)) = packet.addressee()
+            && state.open_side(connection, side).is_none()
+        {
+            self.trace.add(Event::Lost { from, to, packet: name, id });
+            return self.reset(&mut state, connection, side);
+        }
         let is_taken = match packet {
             Packet::Hello(hello) => self.receive_hello(&mut state, *hello),
             Packet::Welcome { attempt, connection, peer } => {
@@ -194,13 +230,29 @@ impl Net {
                 .open_side(connection, side)
                 .and_then(|side| side.pending.remove(&call))
                 .is_some_and(|waiting| waiting.send(result).is_ok()),
-            Packet::Close { connection, side } => {
-                let is_open = state.open_side(connection, side).is_some();
-                self.end_side(&mut state, connection, side, "closed by the peer");
-                is_open
-            }
+            Packet::KeepAlive { .. } => true,
+            Packet::Reset { connection, side } => self.receive_end(&mut state, connection, side, "reset by the peer"),
+            Packet::Close { connection, side } => self.receive_end(&mut state, connection, side, "closed by the peer"),
         };
         self.trace.add(if is_taken { Event::Delivered { from, to, packet: name, id } } else { Event::Lost { from, to, packet: name, id } });
+    }
+
+    /// The peer does not have the connection any more. False if this side has ended already.
+    fn receive_end(self: &Arc<Self>, state: &mut NetworkState, connection: ConnectionId, side: usize, reason: &str) -> bool {
+        let was_open = state.open_side(connection, side).is_some();
+        self.end_side(state, connection, side, reason);
+        was_open
+    }
+
+    /// Something came for a side that is gone, perhaps with the life of its node. Who listens at its address now, with the key of that
+    /// machine, says so; if nobody does, the sender hears nothing.
+    fn reset(self: &Arc<Self>, state: &mut NetworkState, connection: ConnectionId, side: usize) {
+        let Some(sides) = state.connections.get(&connection) else { return };
+        let (gone, sender) = (&sides[side], &sides[1 - side]);
+        if state.ports.contains_key(&sender.remote_address) {
+            let (from, to) = (gone.life.node, sender.life.node);
+            self.send(state, Transit { from, to, packet: Packet::Reset { connection, side: 1 - side } });
+        }
     }
 
     /// Somebody wants to connect. False if nobody is there to answer.
@@ -336,6 +388,26 @@ impl Net {
             }
         };
         self.scheduler.run_at(self.scheduler.now().plus(limit), None, Box::new(end));
+        let first = state.random.between(&(Duration::ZERO..=KEEP_ALIVE_INTERVAL));
+        self.keep_alive(connection, side, timer, first);
+    }
+
+    /// Lets a side that hears nothing speak after `pause`, and then regularly while the timer of its silence runs: the peer may have forgotten it.
+    fn keep_alive(self: &Arc<Self>, connection: ConnectionId, side: usize, timer: u64, pause: Duration) {
+        let net = self.clone();
+        let speak = move || {
+            let mut state = net.state.lock();
+            if state.open_side(connection, side).is_none_or(|side| side.silence != Some(timer)) {
+                return;
+            }
+            let [from, to] = [side, 1 - side].map(|side| state.connections[&connection][side].life.node);
+            // Over a cut link nothing is gained by keeping it: the next one comes soon.
+            if !state.cut.contains(&(from, to)) {
+                net.send(&mut state, Transit { from, to, packet: Packet::KeepAlive { connection, side: 1 - side } });
+            }
+            net.keep_alive(connection, side, timer, KEEP_ALIVE_INTERVAL);
+        };
+        self.scheduler.run_at(self.scheduler.now().plus(pause), None, Box::new(speak));
     }
 
     fn lose_connection_after(self: &Arc<Self>, connection: ConnectionId, limit: Duration) {

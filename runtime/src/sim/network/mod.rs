@@ -1,8 +1,11 @@
 //! The simulated network, at the level of messages, with the manners of QUIC: a lost packet is sent again, so loss only delays;
-//! what kills a connection is ten seconds of silence, from a cut link or a dead peer.
+//! what kills a connection is ten seconds of silence, from a cut link or a dead peer, or the answer of a peer that does not know it (any more).
 //!
 //! Invariants:
 //! - a side of a connection that cannot hear its peer (cut link, crash, closed) is lost after [`SILENCE_MAX`] unless that changes before;
+//! - a packet for a side that is gone is answered with a reset by whoever listens at its address, in particular by the next life of a
+//!   server (as in the real network, where the key of resets follows from that of the machine); one that hears nothing sends such a
+//!   packet every [`KEEP_ALIVE_INTERVAL`];
 //! - a message whose link is cut waits; it arrives some time after the link heals, or never if its connection dies first;
 //! - nothing here calls out, and nothing that others gave is dropped, while the lock of the state is held.
 
@@ -26,6 +29,8 @@ use std::time::Duration;
 
 /// A side that hears nothing for this long takes its connection for lost.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// A side that hears nothing speaks so often.
+pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a connection attempt waits for its answer.
 pub(super) const CONNECT_TIME: Duration = Duration::from_secs(3);
 /// Calls of one side that may be unanswered at the same time; more wait. Also the connections that may wait to be accepted.

@@ -151,10 +151,12 @@ impl NetworkState {
         attempt.is_none_or(|attempt| self.attempts.get(&attempt).is_some_and(|waiting| !waiting.is_closed()))
     }
 
-    /// A port of an address that nobody uses.
-    pub(super) fn free_port(&self, ip: std::net::IpAddr) -> Option<u16> {
-        const EPHEMERAL_FIRST: u16 = 49_152;
-        (EPHEMERAL_FIRST..=u16::MAX).find(|port| !self.ports.contains_key(&SocketAddr::new(ip, *port)))
+    /// A port of an address that nobody uses; hardly ever one that a former life has used.
+    pub(super) fn free_port(&mut self, ip: std::net::IpAddr) -> Option<u16> {
+        const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=u16::MAX;
+        let first = self.random.index(EPHEMERAL.len());
+        let mut ports = EPHEMERAL.cycle().skip(first).take(EPHEMERAL.len());
+        ports.find(|port| !self.ports.contains_key(&SocketAddr::new(ip, *port)))
     }
 
     /// Stops listening. Gives back what must be dropped without the lock.

@@ -164,16 +164,66 @@ fn a_one_way_partition_ends_the_deaf_side_first() {
 }
 
 #[test]
-fn calls_to_a_crashed_node_wait_for_the_silence_and_a_new_life_answers() {
+fn calls_to_a_crashed_node_wait_for_the_silence() {
     block_on_world(1, |world| async move {
         let pair = Pair::new(&world).await;
+        pair.server.crash(Crash::Kill);
+        let begin = pair.runtime.now();
+        assert_eq!(pair.call().await, Err(pair.lost()));
+        let elapsed = pair.elapsed(begin);
+        assert!(elapsed >= Duration::from_secs(10) && elapsed <= Duration::from_secs(11), "{elapsed:?}");
+    });
+}
+
+#[test]
+fn the_next_life_of_a_server_refuses_the_connections_of_the_last() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(&world).await;
+        let idle = pair.endpoint.connect(pair.server.address(PORT), Role::Chunkserver).await.unwrap();
         pair.server.crash(Crash::Kill);
         serve(&pair.server.runtime(), "s1");
         let begin = pair.runtime.now();
         assert_eq!(pair.call().await, Err(pair.lost()));
-        assert!(pair.elapsed(begin) >= Duration::from_secs(10));
+        assert!(pair.elapsed(begin) < Duration::from_millis(1), "{:?}", pair.elapsed(begin));
+        idle.closed().await;
+        let elapsed = pair.elapsed(begin);
+        assert!(elapsed > Duration::from_millis(1) && elapsed < Duration::from_millis(2_001), "{elapsed:?}");
         let again = pair.endpoint.connect(pair.server.address(PORT), Role::Chunkserver).await.unwrap();
         assert!(again.call(message(b"x")).await.is_ok());
+    });
+}
+
+#[test]
+fn a_refusal_must_get_through() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(&world).await;
+        pair.server.crash(Crash::Kill);
+        serve(&pair.server.runtime(), "s1");
+        world.network().partition_one_way(&pair.server, &pair.client);
+        let network = world.network();
+        let healer = pair.runtime.clone();
+        pair.runtime.spawn("heal", async move {
+            healer.sleep(Duration::from_secs(5)).await;
+            network.heal();
+        });
+        let begin = pair.runtime.now();
+        assert_eq!(pair.call().await, Err(pair.lost()));
+        let elapsed = pair.elapsed(begin);
+        assert!(elapsed >= Duration::from_secs(5) && elapsed < Duration::from_secs(6), "{elapsed:?}");
+    });
+}
+
+#[test]
+fn a_side_that_was_given_up_is_refused_once_the_link_is_back() {
+    block_on_world(1, |world| async move {
+        let ends = Ends::new(&world).await;
+        world.network().partition_one_way(&ends.client, &ends.server);
+        ends.theirs.closed().await;
+        assert!(!ends.ours.is_closed());
+        world.network().heal();
+        let begin = world.now();
+        ends.ours.closed().await;
+        assert!(world.now().since(begin) <= Duration::from_millis(2_001), "{:?}", world.now().since(begin));
     });
 }
 
