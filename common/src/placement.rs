@@ -7,7 +7,8 @@
 //!    first (racks), within those over the next (hosts), and so on. No domain holds more slots of a group than it must.
 //! 3. Targets hold slots in proportion to their weight, within `tolerance` (3 % and a slot), as far as 1 and 2
 //!    leave a choice. A small domain that 2 needs in every group gets more than its weight: durability goes before balance.
-//! 4. Little moves: a holder stays unless 1, 2 or 3 ask it to go.
+//! 4. Little moves: a holder stays unless 1, 2 or 3 ask it to go. While a slot is on its way to a new holder, 3 asks for nothing but
+//!    that it goes back: balance waits until the move is done.
 //! 5. Each target is found about equally often in each position of its groups, so that data and parity are spread alike.
 //!    Only slots that are new anyway are arranged for this; nothing moves for it.
 //!
@@ -235,10 +236,8 @@ impl<'a> Load<'a> {
 enum Moves {
     /// Back to the holder before, which may still have the shards.
     Home,
-    /// From a target above its share to one below it, of slots that are not on the move already.
-    Settled,
     /// From a target above its share to one below it.
-    Any,
+    Direct,
     /// By way of a third target, where no group lets the one above and the one below meet.
     Through,
 }
@@ -275,10 +274,12 @@ impl<'a> Plan<'a> {
         };
         for group in 0..plan.groups() {
             let mut load = Load::new(topology);
-            // Where a limit has become tighter, the slots to give up are not the same positions in each group.
+            // Where a limit has become tighter, the slots to give up are not the same positions in each group, and rather not those that
+            // are on their way.
             let turn = plan.draw(group, 0) as usize % slots;
-            for position in (0..slots).map(|at| (at + turn) % slots) {
-                let slot = group * slots + position;
+            let mut order: Vec<usize> = (0..slots).map(|at| group * slots + (at + turn) % slots).collect();
+            order.sort_by_key(|slot| !plan.is_under_way(*slot));
+            for slot in order {
                 let holder = plan.origin[slot].holder.and_then(|id| topology.find(id));
                 if let Some(target) = holder.filter(|target| load.has_room_for(*target)) {
                     load.add(target);
@@ -326,6 +327,13 @@ impl<'a> Plan<'a> {
     /// Whether the target held the slot before its present holder and so may still have its shards.
     fn is_return(&self, slot: usize, target: usize) -> bool {
         self.origin[slot].previous == Some(self.topology.targets[target].id)
+    }
+
+    /// Whether the slot is on its way to a holder that is still there. Only that one has what was written since, and only the one
+    /// before has the rest: a third would have to get it from both.
+    fn is_under_way(&self, slot: usize) -> bool {
+        let Slot { holder, previous } = self.origin[slot];
+        previous.is_some() && holder.is_some_and(|id| self.topology.find(id).is_some())
     }
 
     fn range(&self, group: usize) -> std::ops::Range<usize> {
@@ -377,7 +385,7 @@ impl<'a> Plan<'a> {
         let mut order: Vec<usize> = (0..self.groups()).collect();
         order.sort_by_key(|group| self.draw(*group, 2));
         let mut round = |kind: Moves| order.iter().map(|group| self.rebalance_group(*group, kind)).sum::<usize>();
-        for kind in [Moves::Home, Moves::Settled, Moves::Any] {
+        for kind in [Moves::Home, Moves::Direct] {
             round(kind);
         }
         for _ in 0..THROUGH_ROUNDS_MAX {
@@ -426,10 +434,9 @@ impl<'a> Plan<'a> {
         let direct = surplus > 0 && lack > 0;
         match kind {
             Moves::Home => direct && self.is_return(slot, taker),
-            Moves::Settled => direct && (new || needed && self.origin[slot].previous.is_none()),
-            Moves::Any => direct && (new || needed),
+            Moves::Direct => direct && (new || needed) && !self.is_under_way(slot),
             // Each such move lowers the sum of the squared surpluses, so this comes to an end.
-            Moves::Through => needed && surplus + lack >= 2,
+            Moves::Through => needed && surplus + lack >= 2 && !self.is_under_way(slot),
         }
     }
 

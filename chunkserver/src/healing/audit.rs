@@ -5,16 +5,17 @@
 //! |---|---|
 //! | a shard is missing in a settled slot | restored |
 //! | a shard that no known chunk consists of, older than the grace period | deleted |
-//! | a shard whose slot moved elsewhere, first seen at least the grace period ago | deleted, if its new holder says that it has it |
+//! | a shard whose slot moved elsewhere, first seen at least the grace period ago | deleted, if its new holder says that it has it, and the slot is still there |
 //!
 //! Missing shards of unsettled slots are the business of the repair.
 
 use super::Healer;
 use super::comparison::{ComparedPage, MissingShard, MovedShard};
-use super::duty::{duties, ranges};
+use super::duty::{Belonging, belonging, duties, ranges};
 use super::progress::Lack;
 use crate::target::ListedShard;
 use cairn_common::ids::{ChunkId, PoolId, TargetId};
+use cairn_common::map::ClusterMap;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::ShardKey;
 use cairn_runtime::clock::Moment;
@@ -110,18 +111,23 @@ impl Healer {
 
     async fn delete_moved(&self, number: usize, id: TargetId, page: &ComparedPage, moved: &mut Moved, put_before: Timestamp) {
         let now = self.runtime.now();
-        let mut by_holder: BTreeMap<TargetId, Vec<ShardKey>> = BTreeMap::new();
-        for MovedShard { key, ticket, group, holder } in &page.difference.moved {
-            let since = *moved.entry(*group).or_insert(now);
-            if now.since(since) >= self.settings.deletion_grace && *ticket < put_before {
-                by_holder.entry(*holder).or_default().push(*key);
+        let mut by_slot: BTreeMap<((PoolId, u32), TargetId), Vec<MovedShard>> = BTreeMap::new();
+        for shard in &page.difference.moved {
+            let since = *moved.entry(shard.group).or_insert(now);
+            if now.since(since) >= self.settings.deletion_grace && shard.ticket < put_before {
+                by_slot.entry((shard.group, shard.holder)).or_default().push(*shard);
             }
         }
-        for (holder, keys) in by_holder {
+        for ((group, holder), shards) in by_slot {
             let Some(holder) = page.map.target(holder).filter(|holder| holder.state.is_serving()) else { continue };
-            for keys in keys.chunks(CHECK_KEYS_MAX) {
-                let Some(present) = self.present_at(holder, keys).await else { continue };
-                let keys = keys.iter().zip(present).filter(|(_, is_there)| *is_there).map(|(key, _)| *key).collect();
+            for shards in shards.chunks(CHECK_KEYS_MAX) {
+                let keys: Vec<ShardKey> = shards.iter().map(|shard| shard.key).collect();
+                let Some(present) = self.present_at(holder, &keys).await else { continue };
+                // From here on nobody fills the group: under a newer map that brings it back, these shards are found gone, not going.
+                let Some(_claim) = self.patient(number).claims.claim(group) else { continue };
+                let map = self.master.map();
+                let there = shards.iter().zip(present).filter(|(_, is_there)| *is_there).map(|(shard, _)| shard);
+                let keys = there.filter(|shard| is_elsewhere_still(&map, shard, id)).map(|shard| shard.key).collect();
                 self.delete(number, id, keys, put_before, "that lie elsewhere now").await;
             }
         }
@@ -151,6 +157,55 @@ impl Healer {
     }
 }
 
+/// Whether the slot of a shard is where it was when the shard was found to have moved.
+fn is_elsewhere_still(map: &ClusterMap, shard: &MovedShard, id: TargetId) -> bool {
+    belonging(map, &shard.chunk, &shard.key, id) == Belonging::Elsewhere(shard.holder)
+}
+
 fn before(now: Timestamp, grace: Duration) -> Timestamp {
     Timestamp::from_nanos(now.nanos().saturating_sub(i64::try_from(grace.as_nanos()).unwrap_or(i64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::comparison::{ComparedPage, Difference, MovedShard};
+    use super::super::duty::tests::{POOL, map};
+    use super::super::fixture::Server;
+    use super::Moved;
+    use crate::target::tests::fixture::with_node;
+    use cairn_common::ids::TargetId;
+    use cairn_common::limits::DELETION_GRACE;
+    use cairn_common::time::Timestamp;
+    use cairn_runtime::clock::Moment;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_moved_shard_is_spared_if_its_slot_came_back_or_is_being_filled() {
+        with_node(1, |world, node| async move {
+            let server = Server::start(&node).await;
+            let shard = &server.chunks[0][0];
+            for target in &server.targets[..2] {
+                shard.put_on(target, 1, true).await.expect("stored");
+            }
+            let group = (POOL, 0);
+            let (key, ticket) = (shard.key(), Timestamp::from_nanos(1));
+            let moved = vec![MovedShard { chunk: server.chunk(0), key, ticket, group, holder: TargetId(2) }];
+            let elsewhere = Arc::new(map(&[[(2, 0), (3, 0), (4, 0)]]));
+            let difference = Difference { moved, ..Difference::default() };
+            let page = ComparedPage { difference, map: elsewhere.clone(), now: Timestamp::from_nanos(2), next: None };
+            world.sleep(DELETION_GRACE).await;
+            let is_there_after_audit = async || {
+                let mut seen = Moved::from([(group, Moment::from_nanos(0))]);
+                server.healer.delete_moved(0, TargetId(1), &page, &mut seen, Timestamp::from_nanos(2)).await;
+                server.targets[0].check(&[key]).await == Ok(vec![true])
+            };
+            server.healer.master.take_map(map(&[[(1, 2), (3, 0), (4, 0)]]));
+            assert!(is_there_after_audit().await, "its slot came back");
+            server.healer.master.take_map((*elsewhere).clone());
+            let filling = server.healer.patient(0).claims.claim(group);
+            assert!(is_there_after_audit().await, "the group is being filled");
+            drop(filling);
+            assert!(!is_there_after_audit().await, "nobody needs it");
+        });
+    }
 }

@@ -40,6 +40,7 @@ impl MissingShard {
 /// A shard of a known chunk that belongs elsewhere, with the group it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MovedShard {
+    pub chunk: ChunkInfo,
     pub key: ShardKey,
     pub ticket: Timestamp,
     pub group: (PoolId, u32),
@@ -118,7 +119,7 @@ fn differ(map: &ClusterMap, id: TargetId, page: &ChunkPage, local: &[ListedShard
             Some((chunk, Belonging::Elsewhere(holder))) => {
                 let bits = map.pool(chunk.pool).map_or(0, |pool| pool.prefix_bits);
                 let group = (chunk.pool, chunk.id.prefix(bits));
-                difference.moved.push(MovedShard { key: shard.key, ticket: shard.ticket, group, holder });
+                difference.moved.push(MovedShard { chunk: *chunk, key: shard.key, ticket: shard.ticket, group, holder });
             }
             Some((_, Belonging::Here { .. } | Belonging::StillHere | Belonging::Nowhere)) => {}
         }

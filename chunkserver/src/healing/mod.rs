@@ -7,6 +7,7 @@
 //! | [`pull`], [`rebuild`] | getting one shard: a copy, or decoded from others (the latter pure) |
 //! | [`repair`] | fills the slots that a target was given, and tells the master when one is complete |
 //! | [`audit`] | compares everything else: finds what was lost unnoticed, deletes what nobody needs |
+//! | [`claims`] | keeps the repair and the deletions of the audit out of each other's groups |
 //! | [`doubts`] | shards that somebody could not read: looked at, and rebuilt at once |
 //! | [`scrub`] | reads and hashes everything, all the time |
 //! | [`pace`], [`progress`] | how fast, and how far |
@@ -16,9 +17,12 @@
 //! of chunks and what is on the disk. Only the scrub keeps its position.
 
 mod audit;
+mod claims;
 mod comparison;
 mod doubts;
 mod duty;
+#[cfg(test)]
+mod fixture;
 pub mod master;
 mod pace;
 mod peers;
@@ -28,6 +32,7 @@ mod rebuild;
 mod repair;
 mod scrub;
 
+use self::claims::Claims;
 use self::doubts::Doubts;
 use self::master::MasterHandle;
 use self::pace::Pacer;
@@ -76,6 +81,7 @@ struct Patient {
     target: Target,
     progress: Progress,
     doubts: Doubts,
+    claims: Claims,
 }
 
 /// Heals the targets of a server.
@@ -98,7 +104,12 @@ impl Healer {
         master: Arc<MasterHandle>,
         endpoint: Arc<dyn Endpoint>,
     ) -> Arc<Self> {
-        let patient = |target: &Target| Patient { target: target.clone(), progress: Progress::default(), doubts: Doubts::default() };
+        let patient = |target: &Target| Patient {
+            target: target.clone(),
+            progress: Progress::default(),
+            doubts: Doubts::default(),
+            claims: Claims::default(),
+        };
         Arc::new(Self {
             peers: Peers::new(runtime.clone(), endpoint),
             pacer: Pacer::new(runtime.clone(), settings.repair_bytes_per_second),

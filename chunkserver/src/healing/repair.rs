@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | unsettled | its turn: the riskiest groups first | a pass: compare, pull what is missing, sync |
 //! | in a pass | nothing is missing any more | reported; the next map should say that it is settled |
-//! | in a pass | something could not be restored | unsettled, not again before `RETRY_PAUSE` |
+//! | in a pass | something could not be restored, or the audit deletes shards of the group | unsettled, not again before `RETRY_PAUSE` |
 //! | reported | the map still says unsettled after `RETRY_PAUSE` | unsettled |
 
 use super::Healer;
@@ -106,8 +106,10 @@ impl Healer {
 
     /// One pass over a slot. `Some` if it is complete.
     async fn fill(&self, number: usize, id: TargetId, duty: &Duty) -> Option<CompleteSlot> {
-        let epoch = self.master.map().epoch;
         let patient = self.patient(number);
+        // Before the map is looked at: until then the audit may delete what belongs elsewhere by an older one.
+        let _claim = patient.claims.claim((duty.name.pool, duty.name.group))?;
+        let epoch = self.master.map().epoch;
         let (mut from, until) = duty.range();
         let (mut stuck, mut pulled) = (0, 0);
         loop {
@@ -212,9 +214,12 @@ impl Healer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::Server;
     use super::{Duty, RETRY_PAUSE, SLOTS_AT_ONCE, SlotName, Turns};
-    use cairn_common::ids::PoolId;
+    use crate::target::tests::fixture::with_node;
+    use cairn_common::ids::{PoolId, TargetId};
     use cairn_runtime::clock::Moment;
+    use std::time::Duration;
 
     fn duty(group: u32) -> Duty {
         Duty { name: SlotName { pool: PoolId(1), group, slot: 0 }, is_settled: false, spare: 1, prefix_bits: 8 }
@@ -238,5 +243,24 @@ mod tests {
         turns.end(all[1].name, now);
         assert_eq!(turns.begin(&[], now), []);
         assert_eq!(turns.next_try(&left), None, "a slot that is not ours any more is forgotten");
+    }
+    #[test]
+    fn a_pass_keeps_the_audit_out_of_its_group_and_waits_for_it() {
+        with_node(1, |_, node| async move {
+            let server = Server::start(&node).await;
+            server.find_silent_master().await;
+            let (duty, claims) = (duty(0), &server.healer.patient(0).claims);
+            let limit = Duration::from_secs(1);
+            let runtime = &server.healer.runtime;
+            let pass = || runtime.timeout(limit, server.healer.fill(0, TargetId(1), &duty));
+            let look = async {
+                runtime.sleep(limit / 2).await;
+                claims.claim((PoolId(1), 0)).is_none()
+            };
+            let (passed, is_claimed) = futures_util::join!(pass(), look);
+            assert!(passed.is_err() && is_claimed, "it asks the master, and keeps its claim meanwhile");
+            let _audit = claims.claim((PoolId(1), 0)).expect("the pass is over");
+            assert_eq!(pass().await.map(|complete| complete.is_some()), Ok(false), "it does not even begin");
+        });
     }
 }

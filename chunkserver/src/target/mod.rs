@@ -22,7 +22,7 @@ mod verify;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 pub use identity::{ClusterKey, Identity};
 pub use verify::{check_key, verify_put};

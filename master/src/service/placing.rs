@@ -4,9 +4,13 @@
 //! |---|---|
 //! | a target that holds no slot has joined, or is back | all slots are placed, which moves the fewest |
 //! | a slot is vacant, or its holder is dead, draining or removed | such slots alone are placed |
+//! | a target holds far less than its share, and no slot of the pool is on its way | all slots are placed |
 //! | a holder is dead, and the master has just started | wait: nobody may have had the time to report |
 //! | half or more of the servers that hold slots are dead | wait: rather the network or the power has failed than they |
 //! | none of it | nothing |
+//!
+//! Slots on their way stay out of balancing, so a server that joins while they are may get too little at first. Placing all where
+//! failure domains allow no better changes nothing.
 //!
 //! A server counts as dead when all of its targets that hold slots are: a lost disk of a living server is no reason to wait.
 
@@ -36,8 +40,11 @@ pub fn decide(map: &ClusterMap, is_empty: impl Fn(PoolId) -> bool, is_new: bool)
     }
     let is_good = |holder: TargetId| map.target(holder).is_some_and(|target| keeps_slots(target.state));
     let mut slots = map.pools.iter().flat_map(|pool| &pool.groups).flat_map(|group| &group.slots);
-    match slots.any(|slot| !slot.holder.is_some_and(is_good)) {
-        true => Decision::Place(PlacementScope::Vacant),
+    if slots.any(|slot| !slot.holder.is_some_and(is_good)) {
+        return Decision::Place(PlacementScope::Vacant);
+    }
+    match map.pools.iter().any(|pool| is_settled(pool) && is_uneven(map, pool)) {
+        true => Decision::Place(PlacementScope::All),
         false => Decision::Nothing,
     }
 }
@@ -51,6 +58,24 @@ fn has_newcomer(map: &ClusterMap, pool: &Pool) -> bool {
     let holders = holders(pool);
     let could = |target: &&Target| matches!(target.state, TargetState::Joining | TargetState::Serving);
     map.targets.iter().filter(could).any(|target| !holders.contains(&target.id))
+}
+
+fn is_settled(pool: &Pool) -> bool {
+    pool.groups.iter().flat_map(|group| &group.slots).all(|slot| slot.previous.is_none())
+}
+
+/// Whether a target holds less than its share by weight, by more than a tenth and two slots.
+fn is_uneven(map: &ClusterMap, pool: &Pool) -> bool {
+    let mut held: BTreeMap<TargetId, u128> = BTreeMap::new();
+    pool.groups.iter().flat_map(|group| &group.slots).filter_map(|slot| slot.holder).for_each(|id| *held.entry(id).or_default() += 1);
+    let keepers = || map.targets.iter().filter(|target| keeps_slots(target.state));
+    let weight = |target: &Target| u128::from(target.capacity_bytes.max(1));
+    let all = keepers().map(weight).sum::<u128>().max(1);
+    let slots: u128 = held.values().sum();
+    keepers().any(|target| {
+        let share = (slots * weight(target) / all).min(pool.groups.len() as u128);
+        held.get(&target.id).copied().unwrap_or(0) + share / 10 + 2 < share
+    })
 }
 
 fn reason_to_wait(map: &ClusterMap, is_empty: impl Fn(PoolId) -> bool, is_new: bool) -> Option<String> {
@@ -170,6 +195,26 @@ mod tests {
         for (states, expected) in table {
             assert_eq!(decision(states), expected, "{states}");
         }
+    }
+
+    /// 64 groups of the targets 1, 2 and 3, and a target 4 that was given a slot in `taken` of them, from each of the others alike.
+    fn joined(taken: usize) -> ClusterMap {
+        let mut map = map("ssss", 1);
+        map.pools[0].groups = vec![map.pools[0].groups[0].clone(); 64];
+        for (number, group) in map.pools[0].groups.iter_mut().take(taken).enumerate() {
+            group.slots[number % 3].holder = Some(TargetId(4));
+        }
+        map
+    }
+
+    #[test]
+    fn a_target_that_got_too_little_gets_the_rest_once_all_is_settled() {
+        let decide = |map: &ClusterMap| decide(map, |_| false, false);
+        let mut short = joined(20);
+        assert_eq!(decide(&short), Decision::Place(PlacementScope::All));
+        short.pools[0].groups[0].slots[0].previous = Some(TargetId(1));
+        assert_eq!(decide(&short), Decision::Nothing, "a slot is on its way");
+        assert_eq!(decide(&joined(42)), Decision::Nothing, "within a tenth and two slots of its 48");
     }
 
     #[test]

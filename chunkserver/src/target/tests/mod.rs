@@ -3,7 +3,7 @@
 
 mod basic;
 mod faults;
-mod fixture;
+pub mod fixture;
 mod listing;
 mod model;
 mod recovery;
