@@ -49,7 +49,7 @@ impl Server {
     /// How a chunk is stored: its three copies in the three slots of its group.
     pub fn chunk(&self, number: usize) -> ChunkInfo {
         let header = &self.chunks[number][0].header;
-        let slots = SlotMask::from_slots([0, 1, 2].into_iter());
+        let slots = SlotMask::from_slots([0, 1, 2]);
         ChunkInfo { id: header.key.chunk, bytes: header.chunk_bytes, pool: POOL, scheme: header.key.scheme, slots }
     }
 
