@@ -5,6 +5,7 @@ use cairn_tests::fuzz::mutator::Mutator;
 use cairn_tests::fuzz::{FuzzTarget, TARGETS, stored};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Memory that a decoder may take beyond `MEMORY_FACTOR` bytes for each byte of its input. serde reserves up to 1 MiB for a sequence at once.
@@ -66,11 +67,25 @@ fn try_for(target: &FuzzTarget, limit: Duration) -> u64 {
 
 #[test]
 fn no_decoder_panics_or_takes_memory_out_of_proportion() {
-    for target in TARGETS {
-        let tries = try_for(target, time_per_target());
-        println!("{}: {tries} inputs", target.name);
-        assert!(tries > 0);
-    }
+    let (next, limit) = (AtomicUsize::new(0), time_per_target());
+    let work = || {
+        while let Some(target) = TARGETS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let tries = try_for(target, limit);
+            println!("{}: {tries} inputs", target.name);
+            assert!(tries > 0);
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        running.into_iter().for_each(|thread| thread.join().expect("see above for the decoder"));
+    });
+}
+
+#[test]
+fn a_damaged_dump_is_refused_and_leaves_the_way_free_for_a_good_one() {
+    let found: Vec<String> = (0..10 * DIRECTORIES).filter_map(stored::spoil_a_dump).collect();
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]

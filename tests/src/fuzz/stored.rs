@@ -10,12 +10,13 @@ use cairn_common::hash_tree;
 use cairn_common::scheme::Scheme;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::{ShardHeader, ShardKey};
+use cairn_master::dump;
 use cairn_master::service::Namespace;
 use cairn_master::state::command::NewCluster;
 use cairn_master::state::{Command, Stamped, check};
 use cairn_master::store::{Store, StoreSettings};
 use cairn_runtime::sim::{Crash, Node, World};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const SHARDS: u64 = 12;
 const SPOILED_FILES: [&str; 2] = ["seg", "json"];
@@ -75,29 +76,55 @@ async fn open_store(node: &Node) -> Result<Store<Namespace>, String> {
     Store::open(node.runtime(), settings).await.map_err(|error| error.to_string())
 }
 
+/// Makes a master with a log of a few dozen commands, and stops it.
+async fn make_master(node: &Node) -> Option<()> {
+    let store = open_store(node).await.ok()?;
+    let new = NewCluster {
+        cluster: [7; 16],
+        pool_name: "main".to_owned(),
+        scheme: Scheme::copies(2),
+        prefix_bits: 1,
+        root_owner: Owner { uid: 0, gid: 0 },
+        placement_seed: 1,
+    };
+    let open = |number: u64| Command::OpenSession { previous: None, description: format!("session {number}"), open: Vec::new() };
+    let mut last = None;
+    for command in [Command::Initialise(new)].into_iter().chain((0..40).map(open)) {
+        let stamped = Stamped { at: store.next_time(Timestamp::from_nanos(1)), command };
+        last = Some(store.submit(&stamped).ok()?.1);
+    }
+    store.synced(last?).await.ok()?;
+    drop(store);
+    node.crash(Crash::Kill);
+    Some(())
+}
+
+/// Spoils a dump of a master. What is wrong, if anything: it may be loaded only if it is whole, and a refused one leaves the way free for a good one.
+pub fn spoil_a_dump(seed: u64) -> Option<String> {
+    let world = World::new(seed);
+    let node = world.node("master");
+    world.run_until(async {
+        make_master(&node).await?;
+        let mut whole = Vec::new();
+        dump::dump(&node.runtime(), Path::new("/master"), &mut whole).ok()?;
+        let spoiled = Mutator::new(seed).input(std::slice::from_ref(&whole));
+        let restored = Path::new("/restored");
+        let load = |mut bytes: &[u8]| dump::load(&node.runtime(), restored, &mut bytes);
+        match load(&spoiled) {
+            Ok(_) if spoiled != whole => return Some(format!("seed {seed}: a damaged dump was loaded")),
+            Ok(_) => return None,
+            Err(_) => {}
+        }
+        load(&whole).err().map(|error| format!("seed {seed}: after a damaged dump the good one is refused: {error}"))
+    })
+}
+
 /// Spoils the log of a master. What is wrong, if anything.
 pub fn spoil_a_log(seed: u64) -> Option<String> {
     let world = World::new(seed);
     let node = world.node("master");
     world.run_until(async {
-        let store = open_store(&node).await.ok()?;
-        let new = NewCluster {
-            cluster: [7; 16],
-            pool_name: "main".to_owned(),
-            scheme: Scheme::copies(2),
-            prefix_bits: 1,
-            root_owner: Owner { uid: 0, gid: 0 },
-            placement_seed: 1,
-        };
-        let open = |number: u64| Command::OpenSession { previous: None, description: format!("session {number}"), open: Vec::new() };
-        let mut last = None;
-        for command in [Command::Initialise(new)].into_iter().chain((0..40).map(open)) {
-            let stamped = Stamped { at: store.next_time(Timestamp::from_nanos(1)), command };
-            last = Some(store.submit(&stamped).ok()?.1);
-        }
-        store.synced(last?).await.ok()?;
-        drop(store);
-        node.crash(Crash::Kill);
+        make_master(&node).await?;
         spoil_files(&node, seed, &["log"]);
         let store = open_store(&node).await.ok()?;
         match store.read(check) {
