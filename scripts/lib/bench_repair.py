@@ -101,6 +101,8 @@ def slow_peer(work, size_mib):
     system = Cairn(work, master_options=f"--dead-after {NEVER}")
     try:
         lay(system, size_mib)
+        # The mount must ask the servers, not remember what it wrote.
+        system.cold()
         random_reads(system.directory, 3)
         before = random_reads(system.directory)
         with Slow(chunkservers(system)[0][0]):
