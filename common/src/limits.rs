@@ -48,6 +48,10 @@ pub const CHUNK_PAGE_MAX: u32 = 4096;
 pub const DOUBTED_KEYS_MAX: usize = 256;
 /// Extents in one commit.
 pub const COMMIT_EXTENTS_MAX: usize = 16_384;
+/// Extents that one compaction replaces.
+pub const COMPACTION_EXTENTS_MAX: usize = 2048;
+/// Bytes that one compaction rewrites.
+pub const COMPACTION_BYTES_MAX: u64 = 4 * MIB;
 
 /// A client whose session stays silent for this long may be forgotten by the master.
 pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -60,7 +64,12 @@ pub const SUSPECT_AFTER: Duration = Duration::from_secs(3);
 /// A chunkserver silent for this long is dead.
 pub const DEAD_AFTER: Duration = Duration::from_secs(30);
 /// An unreferenced chunk is deleted this long after its last reference went. Commits refuse tickets older than half of it.
+/// A cluster may be made with a shorter one, down to `DELETION_GRACE_MIN`, and not with a longer one: chunkservers rely on this bound when they
+/// compare what they have with the master.
 pub const DELETION_GRACE: Duration = Duration::from_secs(15 * 60);
+/// The shortest grace period. Half of it must hold the age of a ticket (a renewal of the session, and one that is lost), a put that takes as long as
+/// it may (30 s), and the commit; else writers would put their chunks again and again.
+pub const DELETION_GRACE_MIN: Duration = Duration::from_secs(120);
 /// What the master answers without waiting for a stable disk is on one within this time.
 pub const LOG_SYNC_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -71,4 +80,7 @@ const _: () = {
     assert!(SUSPECT_AFTER.as_millis() > 2 * HEARTBEAT_INTERVAL.as_millis());
     assert!(DEAD_AFTER.as_millis() > SUSPECT_AFTER.as_millis());
     assert!(SESSION_SILENCE_MAX.as_secs() > 3 * SESSION_RENEW_INTERVAL.as_secs());
+    assert!(COMPACTION_EXTENTS_MAX <= COMMIT_EXTENTS_MAX && COMPACTION_EXTENTS_MAX <= EXTENT_PAGE_MAX as usize);
+    assert!(DELETION_GRACE_MIN.as_secs() / 2 >= 30 + 3 * SESSION_RENEW_INTERVAL.as_secs());
+    assert!(DELETION_GRACE_MIN.as_secs() <= DELETION_GRACE.as_secs());
 };

@@ -58,6 +58,8 @@ bugs! {
     ReferenceFreedTwice, "reference-freed-twice";
     /// a clone takes no reference
     CloneWithoutReference, "clone-without-reference";
+    /// a compaction replaces what was written meanwhile
+    CompactedBlindly, "compacted-blindly";
     /// numbers that a loss of power has swallowed are given out again
     NumbersNotSkipped, "numbers-not-skipped";
 

@@ -25,13 +25,19 @@
 //! | Meta | 1 | `Counters` | |
 //! | Meta | 2, pool | `PoolUsage` | |
 //! | Meta | 3, ino | `Shrinking` | files whose extents are being removed in steps |
+//! | Meta | 4, ino, window | `Window` | windows of files with many extents |
+//! | Meta | 5, due at, ino, window | nothing | windows to be rewritten, the first due first |
+//! | Meta | 6, due at, chunk | nothing | mostly dead chunks to be rewritten, the first due first |
+//! | Meta | 7 | `ExtentUsage` | |
+//! | Meta | 8 | `Rules` | |
 //!
 //! Every value but a raw one begins with one byte: the version of its format ([`Record::VERSION`]). Keys of Meta from 0x80
 //! on are the store's own.
 
 use crate::state::record::{
-    ChunkRecord, ClusterRecord, Counters, Dentry, ExtentRecord, GroupRecord, IndexEntry, Inode, PoolRecord, PoolUsage, Progress,
-    ServerRecord, SessionRecord, Shrinking, StoredChunk, StoredResult, TargetRecord, TokenRecord,
+    ChunkRecord, ChunkRecordV1, ClusterRecord, Counters, Dentry, ExtentRecord, ExtentUsage, GroupRecord, IndexEntry, Inode, PoolRecord,
+    PoolUsage, Progress, Rules, ServerRecord, SessionRecord, Shrinking, StoredChunk, StoredResult, TargetRecord, TokenRecord, Window,
+    WindowName,
 };
 use crate::store::tables::StoreError;
 use cairn_common::codec;
@@ -54,16 +60,34 @@ pub trait Record: Serialize + DeserializeOwned {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
-        match bytes.split_first() {
-            Some((&version, rest)) if version == Self::VERSION => {
-                codec::decode(Self::WHAT, rest).map_err(|error| StoreError::Corrupt(error.to_string()))
-            }
-            Some((version, _)) => {
-                let problem = format!("{} has format {version}; this version of CairnFS knows only {}", Self::WHAT, Self::VERSION);
-                Err(StoreError::Corrupt(problem))
-            }
-            None => Err(StoreError::Corrupt(format!("{} is empty", Self::WHAT))),
+        decode_present(bytes)
+    }
+}
+
+/// Decodes the format that is written today.
+fn decode_present<R: Record>(bytes: &[u8]) -> Result<R, StoreError> {
+    match bytes.split_first() {
+        Some((&version, rest)) if version == R::VERSION => {
+            codec::decode(R::WHAT, rest).map_err(|error| StoreError::Corrupt(error.to_string()))
         }
+        Some((version, _)) => {
+            let problem = format!("{} has format {version}; this version of CairnFS knows only {}", R::WHAT, R::VERSION);
+            Err(StoreError::Corrupt(problem))
+        }
+        None => Err(StoreError::Corrupt(format!("{} is empty", R::WHAT))),
+    }
+}
+
+impl Record for ChunkRecord {
+    const WHAT: &'static str = "a chunk";
+    const VERSION: u8 = 2;
+
+    /// Format 1 does not say where the chunk is named, nor whether it is mostly dead.
+    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        if bytes.first() == Some(&ChunkRecordV1::VERSION) {
+            return decode_present::<ChunkRecordV1>(bytes).map(Self::from);
+        }
+        decode_present(bytes)
     }
 }
 
@@ -83,7 +107,7 @@ records! {
     ExtentRecord, 1, "an extent";
     Shrinking, 1, "a file that shrinks";
     StoredChunk, 1, "a queued deletion";
-    ChunkRecord, 1, "a chunk";
+    ChunkRecordV1, 1, "a chunk";
     SessionRecord, 1, "a session";
     Progress, 1, "the progress of a session";
     StoredResult, 1, "the result of a mutation";
@@ -95,6 +119,9 @@ records! {
     ClusterRecord, 1, "the cluster";
     Counters, 1, "the counters";
     PoolUsage, 1, "the usage of a pool";
+    Window, 1, "a window of a file";
+    ExtentUsage, 1, "the count of extents";
+    Rules, 1, "the rules of the cluster";
 }
 
 /// A key of a table, on the stack: the longest is an inode and a name of 255 bytes.
@@ -257,8 +284,13 @@ pub fn deletions_start() -> Key {
 
 /// The time and the chunk of either kind of row.
 pub fn parse_dead_chunk(key: &[u8]) -> Result<(Timestamp, ChunkId), StoreError> {
+    Ok((time_at(key)?, parse_chunk(&key[9..])?))
+}
+
+/// The time behind the first byte of a key.
+fn time_at(key: &[u8]) -> Result<Timestamp, StoreError> {
     let nanos = number_u64(key.get(1..9))? ^ (1 << 63);
-    Ok((Timestamp::from_nanos(nanos as i64), parse_chunk(&key[9..])?))
+    Ok(Timestamp::from_nanos(nanos as i64))
 }
 
 // ---- Xattrs
@@ -414,6 +446,51 @@ pub fn parse_shrinking(key: &[u8]) -> Result<Ino, StoreError> {
     number_u64(key.get(1..)).map(Ino)
 }
 
+pub fn window(name: WindowName) -> Key {
+    windows_start().u64(name.ino.0).u64(name.number)
+}
+
+pub fn windows_start() -> Key {
+    Key::new().byte(4)
+}
+
+pub fn parse_window(key: &[u8]) -> Result<WindowName, StoreError> {
+    Ok(WindowName { ino: Ino(number_u64(key.get(1..9))?), number: number_u64(key.get(9..))? })
+}
+
+pub fn due_window(due: Timestamp, name: WindowName) -> Key {
+    due_windows_start().time(due).u64(name.ino.0).u64(name.number)
+}
+
+pub fn due_windows_start() -> Key {
+    Key::new().byte(5)
+}
+
+pub fn parse_due_window(key: &[u8]) -> Result<(Timestamp, WindowName), StoreError> {
+    let name = WindowName { ino: Ino(number_u64(key.get(9..17))?), number: number_u64(key.get(17..))? };
+    Ok((time_at(key)?, name))
+}
+
+pub fn sparse_chunk(due: Timestamp, chunk: ChunkId) -> Key {
+    sparse_chunks_start().time(due).with(&chunk.0)
+}
+
+pub fn sparse_chunks_start() -> Key {
+    Key::new().byte(6)
+}
+
+pub fn parse_sparse_chunk(key: &[u8]) -> Result<(Timestamp, ChunkId), StoreError> {
+    Ok((time_at(key)?, parse_chunk(&key[9..])?))
+}
+
+pub fn extent_usage() -> Key {
+    Key::new().byte(7)
+}
+
+pub fn rules() -> Key {
+    Key::new().byte(8)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -437,6 +514,10 @@ mod tests {
         assert_eq!(parse_extent(&extent(Ino(7), 9)).unwrap(), (Ino(7), 9));
         assert_eq!(parse_orphan(&orphan(Ino(7), SessionId(8))).unwrap(), (Ino(7), SessionId(8)));
         assert_eq!(parse_held(&held(SessionId(8), Ino(7))).unwrap(), (SessionId(8), Ino(7)));
+        let name = WindowName { ino: Ino(7), number: 8 };
+        assert_eq!(parse_window(&window(name)).unwrap(), name);
+        assert_eq!(parse_due_window(&due_window(time, name)).unwrap(), (time, name));
+        assert_eq!(parse_sparse_chunk(&sparse_chunk(time, ChunkId([3; 32]))).unwrap(), (time, ChunkId([3; 32])));
         assert!(parse_extent(&inode(Ino(7))).is_err() && parse_dentry(&[1]).is_err() && parse_dead_chunk(&[0; 9]).is_err());
     }
 
@@ -457,5 +538,15 @@ mod tests {
         assert!(Dentry::decode(&[2, 5, 3, 6]).unwrap_err().to_string().contains("format 2"));
         assert!(Dentry::decode(&[1, 5, 3, 6, 0]).is_err() && Dentry::decode(&[1, 5]).is_err() && Dentry::decode(&[]).is_err());
         assert!(Shrinking::decode(&Shrinking { from: 3 }.encode()).is_ok());
+    }
+
+    #[test]
+    fn a_chunk_of_format_1_may_be_named_anywhere() {
+        // 10 bytes in pool 1 as three copies in slots 0 to 2; two references to 7 bytes.
+        let image = [1, 10, 1, 1, 2, 7, 2, 7, 0];
+        let record = ChunkRecord::decode(&image).unwrap();
+        assert_eq!((record.stored.bytes, record.references, record.live_bytes, record.died, record.sparse), (10, 2, 7, None, None));
+        assert_eq!(record.named, crate::state::record::Span::EVERYTHING);
+        assert_eq!(ChunkRecord::decode(&record.encode()).unwrap(), record);
     }
 }

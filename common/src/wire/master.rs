@@ -160,6 +160,30 @@ pub enum MasterRequest {
         change: ServerChange,
         insist: bool,
     },
+
+    // ---- clients: compaction
+    /// Something to rewrite. `done`: what the session was given before has been published.
+    CompactionWork {
+        session: SessionId,
+        done: bool,
+    },
+}
+
+/// Extents of one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileExtents {
+    pub ino: Ino,
+    /// In order of offset, without overlaps.
+    pub extents: Vec<Extent>,
+}
+
+/// What a client shall put into fresh chunks: the content of these extents, in this order, in one chunk if they fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactionWork {
+    pub pool: PoolId,
+    pub files: Vec<FileExtents>,
+    /// Each chunk that the extents name, once.
+    pub chunks: Vec<ChunkInfo>,
 }
 
 /// Mutations of one session, by their sequences; both ends included.
@@ -271,6 +295,22 @@ pub enum Mutation {
         to_offset: u64,
         bytes: u64,
     },
+    /// Compaction: where a file still has what `old` says, it has from now on the same bytes in the place that `new` says. What has
+    /// changed since stays as it is; so do sizes, times and versions.
+    Compact {
+        files: Vec<FileCompaction>,
+        chunks: Vec<NewChunk>,
+    },
+}
+
+/// The extents of one file that a compaction replaces, and their replacement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCompaction {
+    pub ino: Ino,
+    /// In order of offset, without overlaps.
+    pub old: Vec<Extent>,
+    /// The same bytes elsewhere: in order of offset, without overlaps.
+    pub new: Vec<Extent>,
 }
 
 /// Data of one file in a commit.
@@ -316,6 +356,11 @@ pub enum MutationReply {
     Copied {
         bytes: u64,
         to: Attributes,
+    },
+    /// `Compact`: how many bytes are in their new place, and of how many the extents had changed meanwhile.
+    Compacted {
+        bytes: u64,
+        stale_bytes: u64,
     },
 }
 
@@ -391,6 +436,8 @@ pub enum MasterReply {
     ServerChanged {
         epoch: MapEpoch,
     },
+    /// `None`: nothing at present.
+    CompactionWork(Option<CompactionWork>),
 }
 
 /// Space and inodes of the whole cluster.
@@ -463,6 +510,23 @@ pub struct Status {
     pub chunk_bytes: u64,
     /// What an operator should know: plain sentences.
     pub notes: Vec<String>,
+    pub compaction: CompactionStatus,
+}
+
+/// How fragmented files are, and what is done about it. Counts of work done are since the master started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CompactionStatus {
+    /// Of all files.
+    pub extents: u64,
+    pub extent_bytes: u64,
+    /// Windows with too many extents, and chunks that are mostly dead, which wait to be rewritten. Not counted beyond 10,000.
+    pub windows_waiting: u64,
+    pub chunks_waiting: u64,
+    /// Rewrites that were published, and their bytes.
+    pub compactions: u64,
+    pub bytes_rewritten: u64,
+    /// Bytes that had changed before their rewrite was published.
+    pub bytes_stale: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,8 +3,8 @@
 
 use super::collector;
 use super::master::{Master, unavailable, yield_now};
+use crate::state::record::Rules;
 use crate::state::{Command, Outcome, Stamped, read};
-use cairn_common::limits::DELETION_GRACE;
 use cairn_common::wire::master::MasterError;
 use cairn_runtime::task::TaskGuard;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ const SESSIONS_INTERVAL: Duration = Duration::from_secs(1);
 const SHRINK_INTERVAL: Duration = Duration::from_millis(200);
 /// How many of them are worked on in turn.
 const SHRINKING_FILES_MAX: usize = 32;
-/// How often dead chunks are collected.
-const COLLECT_INTERVAL: Duration = Duration::from_secs(DELETION_GRACE.as_secs() / 15);
+/// Dead chunks are collected so many times within the grace period.
+const COLLECTIONS_PER_GRACE: u32 = 15;
 
 /// Starts all of it; it ends with the guards.
 pub fn start(master: &Arc<Master>) -> Vec<TaskGuard> {
@@ -96,8 +96,10 @@ impl Master {
 }
 
 async fn collect_chunks(master: Arc<Master>) {
+    // Should the tables be broken, the master is about to stop.
+    let grace = master.look(Rules::of).unwrap_or_default().deletion_grace;
     loop {
-        master.runtime.sleep(COLLECT_INTERVAL).await;
+        master.runtime.sleep(grace / COLLECTIONS_PER_GRACE).await;
         report("collecting chunks", collector::collect(&master).await);
     }
 }

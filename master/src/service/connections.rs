@@ -120,6 +120,7 @@ impl Master {
             MasterRequest::Chunks { from, until, limit } => self.chunks(from, until, limit).await,
             MasterRequest::SlotsComplete { server, incarnation, slots } => self.settle(caller, server, incarnation, slots).await,
             MasterRequest::ChangeServer { server, change, insist } => self.change_server(server, change, insist).await,
+            MasterRequest::CompactionWork { session, done } => self.compaction_work(caller, session, done).await,
         }
     }
 }
@@ -150,6 +151,7 @@ fn check_role(peer: &Peer, request: &MasterRequest) -> Result<(), MasterError> {
         | MasterRequest::ListXattr { .. }
         | MasterRequest::Mutate { .. }
         | MasterRequest::SyncLog
+        | MasterRequest::CompactionWork { .. }
         | MasterRequest::ChangeServer { .. }
         | MasterRequest::CreateToken { .. } => (is_client, Role::Client),
     };

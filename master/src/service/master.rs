@@ -1,5 +1,6 @@
 //! What all parts of the master share, and the way of a command into the state.
 
+use super::compaction::Desk;
 use super::server_table::ServerTable;
 use super::session_table::SessionTable;
 use super::settings::Settings;
@@ -47,6 +48,8 @@ pub struct Master {
     pub address: SocketAddr,
     pub sessions: Mutex<SessionTable>,
     pub servers: Mutex<ServerTable>,
+    /// Who rewrites what.
+    pub desk: Mutex<Desk>,
     /// Rung when targets have joined or may have changed.
     pub targets_changed: Notify,
     map: Mutex<Arc<ClusterMap>>,
@@ -83,6 +86,7 @@ impl Master {
             address,
             sessions: Mutex::new(sessions),
             servers: Mutex::new(servers),
+            desk: Mutex::default(),
             targets_changed: Notify::new(),
             placed_epoch: Mutex::new(MapEpoch(0)),
             placement_waits: Mutex::new(None),

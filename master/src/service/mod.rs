@@ -13,6 +13,7 @@
 mod background;
 mod cluster;
 mod collector;
+mod compaction;
 mod connections;
 mod identity;
 mod join;

@@ -146,6 +146,7 @@ impl Master {
         let then = |master: &Self, outcome| {
             let Outcome::Mutated(reply) = outcome else { return Err(unexpected()) };
             master.note_opening(session, &mutation, Some(&reply));
+            master.desk.lock().note(&reply);
             Ok(reply)
         };
         let (reply, index) = self.perform(make, then).await?;

@@ -106,11 +106,14 @@ async fn initialise(runtime: &Runtime, settings: &Settings, store: &Store<Namesp
         root_owner: settings.root_owner,
         placement_seed: runtime.random_u64(),
     };
-    let command = Stamped { at: store.next_time(runtime.wall()), command: Command::Initialise(new) };
-    let (outcome, index) = store.submit(&command).map_err(OpenError::Store)?;
-    if let Outcome::Refused(error) = outcome {
-        return Err(StartError::Initialise(error));
+    // The rules first: a crash in between leaves no cluster, and the next start begins anew.
+    for command in [Command::SetRules(settings.rules), Command::Initialise(new)] {
+        let command = Stamped { at: store.next_time(runtime.wall()), command };
+        let (outcome, index) = store.submit(&command).map_err(OpenError::Store)?;
+        if let Outcome::Refused(error) = outcome {
+            return Err(StartError::Initialise(error));
+        }
+        store.synced(index).await.map_err(OpenError::Store)?;
     }
-    store.synced(index).await.map_err(OpenError::Store)?;
     Ok(())
 }

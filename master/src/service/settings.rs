@@ -1,5 +1,6 @@
 //! How a master is run, and why one does not start.
 
+use crate::state::record::Rules;
 use crate::store::{OpenError, StoreSettings};
 use cairn_common::attributes::Owner;
 use cairn_common::limits::{DEAD_AFTER, SESSION_SILENCE_MAX, SUSPECT_AFTER};
@@ -41,6 +42,8 @@ pub struct Settings {
     pub suspect_after: Duration,
     /// A target silent for this long is dead; default `DEAD_AFTER`.
     pub dead_after: Duration,
+    /// What the state machine goes by. Ignored after the first start.
+    pub rules: Rules,
     /// A session silent for this long is ended; default `SESSION_SILENCE_MAX`. Must be longer than clients take to come back.
     pub session_silence_max: Duration,
 }
@@ -62,6 +65,7 @@ impl Settings {
             log_segment_bytes: store.log_segment_bytes,
             suspect_after: SUSPECT_AFTER,
             dead_after: DEAD_AFTER,
+            rules: Rules::default(),
             session_silence_max: SESSION_SILENCE_MAX,
         }
     }

@@ -26,6 +26,7 @@ impl Master {
             inodes: self.look(read::inodes)?,
             chunks: usage.values().map(|pool| pool.chunks).sum(),
             chunk_bytes: usage.values().map(|pool| pool.chunk_bytes).sum(),
+            compaction: self.compaction_status()?,
             notes: self.placement_waits.lock().clone().into_iter().chain(spread_notes(&map)).collect(),
         })
     }

@@ -2,11 +2,11 @@
 //! for tests and for operators, not for a busy master.
 
 use crate::keys::{self, Record};
-use crate::state::cluster;
 use crate::state::record::{
-    ChunkRecord, Counters, Dentry, Detail, ExtentRecord, GroupRecord, IndexEntry, Inode, PoolUsage, Progress, SessionRecord, Shrinking,
-    StoredResult, collect, fetch,
+    ChunkRecord, Counters, Dentry, Detail, ExtentRecord, ExtentUsage, GroupRecord, IndexEntry, Inode, Place, PoolUsage, Progress, Rules,
+    SessionRecord, Shrinking, Span, StoredResult, Window, WindowName, collect, fetch,
 };
+use crate::state::{cluster, window};
 use crate::store::tables::{Reader, StoreError, Table};
 use cairn_common::extent::Extent;
 use cairn_common::ids::{ChunkId, DirCookie, Ino, PoolId, SessionId};
@@ -162,7 +162,7 @@ impl Check<'_> {
         let shrinking: BTreeMap<Ino, u64> = self
             .rows(Table::Meta, &keys::shrinking_start(), |key, value| Ok((keys::parse_shrinking(key)?, Shrinking::decode(value)?.from)))?;
         let mut allocated: BTreeMap<Ino, u64> = BTreeMap::new();
-        let mut uses: BTreeMap<ChunkId, (u64, u64)> = BTreeMap::new();
+        let mut uses: BTreeMap<ChunkId, Uses> = BTreeMap::new();
         let mut last = (Ino(0), 0);
         for (ino, extent) in rows {
             self.check_extent(ino, &extent, &shrinking);
@@ -170,21 +170,49 @@ impl Check<'_> {
             self.expect(!overlaps && extent.bytes > 0, || format!("{extent:?} of {ino} is empty or overlaps the one before"));
             last = (ino, extent.file_end());
             *allocated.entry(ino).or_default() += u64::from(extent.bytes);
-            let used = uses.entry(extent.chunk).or_default();
-            *used = (used.0 + 1, used.1 + u64::from(extent.bytes));
+            uses.entry(extent.chunk).or_default().add(ino, &extent);
             let chunk: Option<ChunkRecord> = fetch(self.reader, Table::Chunks, &keys::chunk(extent.chunk))?;
             let reach = u64::from(extent.chunk_offset) + u64::from(extent.bytes);
             self.expect(chunk.is_some_and(|chunk| reach <= u64::from(chunk.stored.bytes)), || {
                 format!("{extent:?} of {ino} is beyond its chunk")
             });
         }
+        self.windows()?;
         for (ino, inode) in std::mem::take(&mut self.inodes) {
             let covered = allocated.get(&ino).copied().unwrap_or(0);
             self.expect(inode.allocated == covered, || format!("extents cover {covered} bytes of {ino}, which says {}", inode.allocated));
             self.expect(inode.cut() == shrinking.get(&ino).copied(), || format!("the cut of {ino} is not that of its queue"));
             self.inodes.insert(ino, inode);
         }
+        self.extent_usage(&uses)?;
         self.chunks(&uses)
+    }
+
+    fn extent_usage(&mut self, uses: &BTreeMap<ChunkId, Uses>) -> Result<(), StoreError> {
+        let stored: Option<ExtentUsage> = fetch(self.reader, Table::Meta, &keys::extent_usage())?;
+        let sum = |part: fn(&Uses) -> u64| uses.values().map(part).sum::<u64>();
+        let counted = ExtentUsage { extents: sum(|used| used.extents), bytes: sum(|used| used.bytes) };
+        self.expect(stored == Some(counted), || format!("extents are counted as {stored:?}, there are {counted:?}"));
+        Ok(())
+    }
+
+    /// Windows count their extents, and those that are due are in the queue (`state::window`).
+    fn windows(&mut self) -> Result<(), StoreError> {
+        let mut counts: BTreeMap<WindowName, u32> = BTreeMap::new();
+        for (ino, end) in self.rows::<_, Vec<_>>(Table::Extents, &[], |key, _| keys::parse_extent(key))? {
+            *counts.entry(window::name_of(ino, end)).or_default() += 1;
+        }
+        let least = Rules::of(self.reader)?.window_counted();
+        counts.retain(|_, count| *count >= least);
+        let windows: BTreeMap<WindowName, Window> =
+            self.rows(Table::Meta, &keys::windows_start(), |key, value| Ok((keys::parse_window(key)?, Window::decode(value)?)))?;
+        let stored: BTreeMap<WindowName, u32> = windows.iter().map(|(name, window)| (*name, window.extents)).collect();
+        self.expect(stored == counts, || format!("windows count {stored:?} extents, there are {counts:?}"));
+        let queued: BTreeSet<(Timestamp, WindowName)> =
+            self.rows(Table::Meta, &keys::due_windows_start(), |key, _| keys::parse_due_window(key))?;
+        let due: BTreeSet<_> = windows.iter().filter_map(|(name, window)| window.due.map(|due| (due, *name))).collect();
+        self.expect(queued == due, || format!("the queue of windows is {queued:?}, due are {due:?}"));
+        Ok(())
     }
 
     fn check_extent(&mut self, ino: Ino, extent: &Extent, shrinking: &BTreeMap<Ino, u64>) {
@@ -198,25 +226,32 @@ impl Check<'_> {
         }
     }
 
-    fn chunks(&mut self, uses: &BTreeMap<ChunkId, (u64, u64)>) -> Result<(), StoreError> {
+    fn chunks(&mut self, uses: &BTreeMap<ChunkId, Uses>) -> Result<(), StoreError> {
         let chunks: BTreeMap<ChunkId, ChunkRecord> =
             self.rows(Table::Chunks, &[], |key, value| Ok((keys::parse_chunk(key)?, ChunkRecord::decode(value)?)))?;
         let queued: BTreeSet<(Timestamp, ChunkId)> =
             self.rows(Table::DeadChunks, &keys::dead_chunks_start(), |key, _| keys::parse_dead_chunk(key))?;
-        let mut dead = BTreeSet::new();
+        let sparse_queued: BTreeSet<(Timestamp, ChunkId)> =
+            self.rows(Table::Meta, &keys::sparse_chunks_start(), |key, _| keys::parse_sparse_chunk(key))?;
+        let (mut dead, mut sparse) = (BTreeSet::new(), BTreeSet::new());
         let mut usage: BTreeMap<PoolId, PoolUsage> = BTreeMap::new();
         for (id, chunk) in &chunks {
-            let counted = uses.get(id).copied().unwrap_or((0, 0));
-            self.expect((chunk.references, chunk.live_bytes) == counted, || {
+            let counted = uses.get(id).copied().unwrap_or_default();
+            self.expect((chunk.references, chunk.live_bytes) == (counted.extents, counted.bytes), || {
                 format!("chunk {id:?} counts {} extents of {} bytes, there are {counted:?}", chunk.references, chunk.live_bytes)
             });
+            let spans = counted.span.is_none_or(|span| chunk.named.and(span) == chunk.named);
+            self.expect(spans, || format!("chunk {id:?} is named in {:?}, outside of {:?}", counted.span, chunk.named));
             self.expect(chunk.died.is_some() == (chunk.references == 0), || format!("chunk {id:?} is half dead"));
+            self.expect(chunk.sparse.is_some() == chunk.is_sparse(), || format!("chunk {id:?} does not know whether it is sparse"));
             dead.extend(chunk.died.map(|died| (died, *id)));
+            sparse.extend(chunk.sparse.map(|due| (due, *id)));
             let pool = usage.entry(chunk.stored.pool).or_default();
             pool.chunks += 1;
             pool.chunk_bytes += u64::from(chunk.stored.bytes);
         }
         self.expect(queued == dead, || format!("the queue of dead chunks is {queued:?}, dead are {dead:?}"));
+        self.expect(sparse_queued == sparse, || format!("the queue of sparse chunks is {sparse_queued:?}, sparse are {sparse:?}"));
         let stored: BTreeMap<PoolId, PoolUsage> =
             self.rows(Table::Meta, &keys::pool_usages(), |key, value| Ok((keys::parse_pool_usage(key)?, PoolUsage::decode(value)?)))?;
         let stored: BTreeMap<_, _> = stored.into_iter().filter(|(_, usage)| *usage != PoolUsage::default()).collect();
@@ -277,5 +312,23 @@ fn parent(ino: Ino, inode: &Inode) -> Option<(Ino, Ino)> {
     match inode.detail {
         Detail::Directory { parent } => Some((ino, parent)),
         _ => None,
+    }
+}
+
+/// How a chunk is used.
+#[derive(Debug, Clone, Copy, Default)]
+struct Uses {
+    extents: u64,
+    bytes: u64,
+    /// Around all extents that name it.
+    span: Option<Span>,
+}
+
+impl Uses {
+    fn add(&mut self, ino: Ino, extent: &Extent) {
+        let place = Span::of(Place { ino, end: extent.file_end() });
+        self.extents += 1;
+        self.bytes += u64::from(extent.bytes);
+        self.span = Some(self.span.map_or(place, |span| span.and(place)));
     }
 }

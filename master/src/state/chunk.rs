@@ -1,30 +1,36 @@
 //! Reference counts of chunks. Invariants, for every chunk with a record:
 //!
 //! - `references` = number of extents that name it, garbage of shrinking files included; `live_bytes` = sum of their lengths;
-//! - `references` = 0 <=> `died` is set <=> its row is in the queue of dead chunks.
+//! - `references` = 0 <=> `died` is set <=> its row is in the queue of dead chunks;
+//! - less than half of it is live, and something is <=> `sparse` is set <=> its row is in the queue of sparse chunks;
+//! - every extent that names it lies in its `named` span.
 //!
 //! A command notes its changes in a [`Ledger`] and settles it at the end, so that a chunk shared by many files of a commit
 //! is written once.
 
 use crate::keys;
 use crate::state::edit::Edit;
-use crate::state::record::{ChunkRecord, PoolUsage, StoredChunk};
+use crate::state::record::{ChunkRecord, ExtentUsage, Place, PoolUsage, Rules, Span, StoredChunk, WindowName};
+use crate::state::window;
 use crate::store::tables::{StoreError, Table};
 use cairn_common::extent::Extent;
-use cairn_common::ids::{ChunkId, PoolId};
+use cairn_common::ids::{ChunkId, Ino, PoolId};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Change {
     references: i64,
     live_bytes: i64,
+    /// Around the extents that were added.
+    named: Option<Span>,
 }
 
-/// What a command changes in the use of chunks.
+/// What a command changes in the use of chunks, and in the number of extents.
 #[derive(Debug, Default)]
 pub struct Ledger {
     changes: BTreeMap<ChunkId, Change>,
     new: BTreeMap<ChunkId, StoredChunk>,
+    windows: BTreeMap<WindowName, i64>,
 }
 
 impl Ledger {
@@ -34,47 +40,92 @@ impl Ledger {
         self.changes.entry(id).or_default();
     }
 
-    /// An extent was added.
-    pub fn add(&mut self, extent: &Extent) {
-        self.note(extent.chunk, 1, i64::from(extent.bytes));
+    /// An extent was added to a file.
+    pub fn add(&mut self, ino: Ino, extent: &Extent) {
+        let place = Span::of(Place { ino, end: extent.file_end() });
+        let change = self.note(ino, extent, 1);
+        change.named = Some(change.named.map_or(place, |named| named.and(place)));
     }
 
-    /// An extent was removed.
-    pub fn remove(&mut self, extent: &Extent) {
-        self.note(extent.chunk, -1, -i64::from(extent.bytes));
+    /// An extent was removed from a file.
+    pub fn remove(&mut self, ino: Ino, extent: &Extent) {
+        self.note(ino, extent, -1);
     }
 
-    fn note(&mut self, chunk: ChunkId, references: i64, live_bytes: i64) {
-        let change = self.changes.entry(chunk).or_default();
-        change.references += references;
-        change.live_bytes += live_bytes;
+    fn note(&mut self, ino: Ino, extent: &Extent, extents: i64) -> &mut Change {
+        *self.windows.entry(window::name_of(ino, extent.file_end())).or_default() += extents;
+        let change = self.changes.entry(extent.chunk).or_default();
+        change.references += extents;
+        change.live_bytes += extents * i64::from(extent.bytes);
+        change
     }
 
     /// Stages the sums.
     pub fn settle(self, edit: &mut Edit<'_, '_>) -> Result<(), StoreError> {
+        let sum = |part: fn(&Change) -> i64| self.changes.values().map(part).sum();
+        let (extents, bytes) = (sum(|change| change.references), sum(|change| change.live_bytes));
         for (id, change) in self.changes {
             let known: Option<ChunkRecord> = edit.fetch(Table::Chunks, &keys::chunk(id))?;
             let (mut record, is_new) = match (known, self.new.get(&id)) {
                 (Some(record), _) => (record, false),
-                (None, Some(stored)) => (ChunkRecord { stored: *stored, references: 0, live_bytes: 0, died: None }, true),
+                (None, Some(stored)) => (unused(*stored), true),
                 (None, None) => return Err(StoreError::Corrupt(format!("an extent names chunk {id}, which has no record"))),
             };
             let applied =
                 record.references.checked_add_signed(change.references).zip(record.live_bytes.checked_add_signed(change.live_bytes));
             let (references, live_bytes) =
                 applied.ok_or_else(|| StoreError::Corrupt(format!("chunk {id} has fewer references than extents")))?;
-            if !is_new && (references, live_bytes) == (record.references, record.live_bytes) {
+            let named = match change.named {
+                Some(named) if record.references == 0 => named,
+                Some(named) => record.named.and(named),
+                None => record.named,
+            };
+            if !is_new && (references, live_bytes, named) == (record.references, record.live_bytes, record.named) {
                 continue;
             }
-            (record.references, record.live_bytes) = (references, live_bytes);
+            (record.references, record.live_bytes, record.named) = (references, live_bytes, named);
             note_death(edit, id, &mut record);
+            note_sparseness(edit, id, &mut record)?;
             edit.put(Table::Chunks, &keys::chunk(id), &record);
             if is_new {
                 count_chunk(edit, record.stored.pool, i64::from(record.stored.bytes))?;
             }
         }
-        Ok(())
+        if count_extents(edit, extents, bytes)? { window::settle(edit, self.windows) } else { Ok(()) }
     }
+}
+
+fn unused(stored: StoredChunk) -> ChunkRecord {
+    let nowhere = Span::of(Place { ino: Ino(0), end: 0 });
+    ChunkRecord { stored, references: 0, live_bytes: 0, died: None, named: nowhere, sparse: None }
+}
+
+/// Counts extents in or out. `false` if they are not counted yet: the cluster is from before, and its master has not taken stock.
+fn count_extents(edit: &mut Edit<'_, '_>, extents: i64, bytes: i64) -> Result<bool, StoreError> {
+    let Some(mut usage) = edit.fetch::<ExtentUsage>(Table::Meta, &keys::extent_usage())? else { return Ok(false) };
+    if (extents, bytes) != (0, 0) {
+        usage.extents = usage.extents.saturating_add_signed(extents);
+        usage.bytes = usage.bytes.saturating_add_signed(bytes);
+        edit.put(Table::Meta, &keys::extent_usage(), &usage);
+    }
+    Ok(true)
+}
+
+/// Keeps `sparse` and the queue of sparse chunks in step with what is live.
+pub fn note_sparseness(edit: &mut Edit<'_, '_>, id: ChunkId, record: &mut ChunkRecord) -> Result<(), StoreError> {
+    match (record.is_sparse(), record.sparse) {
+        (true, None) => {
+            let due = edit.at.plus(Rules::of(edit.reader())?.sparse_patience);
+            record.sparse = Some(due);
+            edit.put_raw(Table::Meta, &keys::sparse_chunk(due, id), Vec::new());
+        }
+        (false, Some(due)) => {
+            record.sparse = None;
+            edit.delete(Table::Meta, &keys::sparse_chunk(due, id));
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Keeps `died` and the queue of dead chunks in step with `references`.

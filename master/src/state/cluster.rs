@@ -15,10 +15,11 @@
 
 use crate::keys::{self, Record};
 use crate::state::command::{NewCluster, PREFIX_BITS_MAX, PlacementScope, Registration, TargetChange};
+use crate::state::compaction;
 use crate::state::edit::Edit;
 use crate::state::outcome::{Attempt, Outcome};
 use crate::state::record::{
-    ClusterRecord, Counters, Detail, GroupRecord, Inode, PoolRecord, PoolUsage, ServerRecord, TargetRecord, collect,
+    ClusterRecord, Counters, Detail, ExtentUsage, GroupRecord, Inode, PoolRecord, PoolUsage, Rules, ServerRecord, TargetRecord, collect,
 };
 use crate::store::tables::{Reader, StoreError, Table};
 use cairn_common::ids::{Incarnation, Ino, MapEpoch, PoolId, ServerId, TargetId};
@@ -43,6 +44,7 @@ pub fn initialise(edit: &mut Edit<'_, '_>, new: &NewCluster) -> Attempt<Outcome>
     let epoch = MapEpoch(1);
     edit.put_cluster(&ClusterRecord { uuid: new.cluster, epoch, next_server: 1, next_target: 1, joined: 0 });
     edit.put_counters(&Counters { next_ino: Ino::ROOT.0 + 1, next_session: 1, inodes: 1 });
+    edit.put(Table::Meta, &keys::extent_usage(), &ExtentUsage::default());
     let mut root = Inode {
         mode: 0o755,
         uid: new.root_owner.uid,
@@ -72,8 +74,18 @@ pub fn initialise(edit: &mut Edit<'_, '_>, new: &NewCluster) -> Attempt<Outcome>
 /// More inodes and sessions than the master makes between two syncs of its log.
 const NUMBERS_SKIPPED: u64 = 1 << 20;
 
+/// `Command::SetRules`
+pub fn set_rules(edit: &mut Edit<'_, '_>, rules: &Rules) -> Attempt<Outcome> {
+    if edit.reader().get(Table::Meta, &keys::cluster())?.is_some() {
+        return Err(MasterError::Malformed("the cluster has been initialised already: its rules stay as they are".to_owned()).into());
+    }
+    edit.put(Table::Meta, &keys::rules(), rules);
+    Ok(Outcome::Done)
+}
+
 /// `Command::SkipNumbers`
 pub fn skip_numbers(edit: &mut Edit<'_, '_>) -> Attempt<Outcome> {
+    compaction::take_stock(edit)?;
     let mut counters = edit.counters()?;
     if is_planted(Bug::NumbersNotSkipped) {
         return Ok(Outcome::Done);

@@ -4,6 +4,7 @@
 //! service must never let run backwards), fresh numbers come from its place in the log and from counters in the tables.
 //! Commands are stored in the log, so variants and fields are only ever added at the end.
 
+use crate::state::record::{Rules, WindowName};
 use cairn_common::attributes::Owner;
 use cairn_common::ids::{ChunkId, Incarnation, Ino, PoolId, Sequence, ServerId, SessionId, TargetId};
 use cairn_common::map::TargetState;
@@ -108,6 +109,14 @@ pub enum Command {
     /// commands, whose answers clients have seen: the numbers these may have given out are skipped, so that a client that
     /// still uses one of them can't meet somebody else's inode.
     SkipNumbers,
+
+    /// The rules of a cluster that is about to be initialised; refused later, for what was promised under the old ones still holds.
+    SetRules(Rules),
+    /// These windows and chunks were looked at, and rewriting them would gain nothing at present.
+    PassOver {
+        windows: Vec<WindowName>,
+        chunks: Vec<ChunkId>,
+    },
 }
 
 /// What `Initialise` needs.

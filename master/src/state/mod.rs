@@ -6,6 +6,7 @@
 //! - [`namespace`]: inodes, names and extents; one file per family of operations.
 //! - [`session`]: exactly once; [`orphan`]: files without a name that are still open.
 //! - [`chunk`]: reference counts; [`collect`]: the way of a dead chunk.
+//! - [`window`]: how many extents parts of files have; [`compaction`]: what should be rewritten.
 //! - [`cluster`]: chunkservers, targets, placement; [`token`]: who may join.
 //! - [`read`]: everything that is asked without changing anything; [`check`]: are the tables sound?
 //!
@@ -16,6 +17,7 @@ mod chunk;
 mod cluster;
 mod collect;
 pub mod command;
+pub mod compaction;
 mod edit;
 mod namespace;
 mod orphan;
@@ -24,6 +26,7 @@ pub mod read;
 pub mod record;
 mod session;
 mod token;
+mod window;
 
 #[cfg(test)]
 mod tests;
@@ -70,5 +73,7 @@ fn perform(edit: &mut Edit<'_, '_>, command: &Command) -> Attempt<Outcome> {
         Command::Place { scope } => cluster::place(edit, *scope),
         Command::SettleSlots { slots } => cluster::settle(edit, slots),
         Command::SkipNumbers => cluster::skip_numbers(edit),
+        Command::SetRules(rules) => cluster::set_rules(edit, rules),
+        Command::PassOver { windows, chunks } => compaction::pass_over(edit, windows, chunks),
     }
 }

@@ -9,8 +9,8 @@ use crate::state::namespace::xattr;
 use crate::state::orphan;
 use crate::state::outcome::Attempt;
 use crate::state::record::{
-    ChunkRecord, ClusterRecord, Counters, Dentry, Detail, GroupRecord, IndexEntry, Inode, PoolUsage, Progress, SessionRecord, StoredChunk,
-    StoredResult, collect, fetch,
+    ChunkRecord, ClusterRecord, Counters, Dentry, Detail, GroupRecord, IndexEntry, Inode, PoolUsage, Progress, Rules, SessionRecord,
+    StoredChunk, StoredResult, collect, fetch,
 };
 use crate::store::tables::{Reader, StoreError, Table};
 use cairn_common::attributes::{Attributes, DirectoryEntry, FileKind};
@@ -240,7 +240,8 @@ pub fn shrinking(reader: &dyn Reader, limit: usize) -> Result<Vec<Ino>, StoreErr
 
 /// At most `limit` of the chunks that `Command::ForgetChunks` would forget at `now`, oldest first.
 pub fn forgettable_chunks(reader: &dyn Reader, now: Timestamp, limit: usize) -> Result<Vec<ChunkId>, StoreError> {
-    let until = keys::dead_chunks_from(Timestamp::from_nanos(forgettable_before(now).nanos().saturating_add(1)));
+    let died_before = forgettable_before(&Rules::of(reader)?, now);
+    let until = keys::dead_chunks_from(Timestamp::from_nanos(died_before.nanos().saturating_add(1)));
     collect(reader, Table::DeadChunks, &keys::dead_chunks_start(), Some(&until), limit, |key, _| Ok(Some(keys::parse_dead_chunk(key)?.1)))
 }
 

@@ -1,10 +1,11 @@
 //! The stored records. Their keys and versions are in [`crate::keys`].
 
-use crate::keys::Record;
+use crate::keys::{self, Record};
 use crate::store::tables::{Reader, StoreError, Table};
 use cairn_common::attributes::{Attributes, FileKind};
 use cairn_common::extent::{ChunkInfo, Extent, SlotMask};
 use cairn_common::ids::{ChunkId, DirCookie, Incarnation, Ino, MapEpoch, PoolId, Sequence, ServerId};
+use cairn_common::limits::DELETION_GRACE;
 use cairn_common::map::{Slot, TargetState};
 use cairn_common::scheme::Scheme;
 use cairn_common::time::Timestamp;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 /// Reads one record.
 pub fn fetch<R: Record>(reader: &dyn Reader, table: Table, key: &[u8]) -> Result<Option<R>, StoreError> {
@@ -220,6 +222,124 @@ pub struct ChunkRecord {
     pub live_bytes: u64,
     /// Since when nothing refers to it: present exactly if `references` is 0.
     pub died: Option<Timestamp>,
+    /// Every extent that names it has its key in here.
+    pub named: Span,
+    /// When the chunk is to be rewritten: present exactly if it is mostly dead, and not altogether.
+    pub sparse: Option<Timestamp>,
+}
+
+impl ChunkRecord {
+    /// Less than half of it is in use.
+    pub fn is_sparse(&self) -> bool {
+        self.references > 0 && self.live_bytes.saturating_mul(2) < u64::from(self.stored.bytes)
+    }
+}
+
+/// How it was stored before.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct ChunkRecordV1 {
+    stored: StoredChunk,
+    references: u64,
+    live_bytes: u64,
+    died: Option<Timestamp>,
+}
+
+impl From<ChunkRecordV1> for ChunkRecord {
+    fn from(old: ChunkRecordV1) -> Self {
+        let ChunkRecordV1 { stored, references, live_bytes, died } = old;
+        Self { stored, references, live_bytes, died, named: Span::EVERYTHING, sparse: None }
+    }
+}
+
+/// The key of an extent: of which file, and where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    pub ino: Ino,
+    pub end: u64,
+}
+
+/// Keys of extents from one to another, both included. Files that are written together have neighbouring inodes, so the span of a pack is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    pub first: Place,
+    pub last: Place,
+}
+
+impl Span {
+    pub const EVERYTHING: Self = Self { first: Place { ino: Ino(0), end: 0 }, last: Place { ino: Ino(u64::MAX), end: u64::MAX } };
+
+    pub fn of(place: Place) -> Self {
+        Self { first: place, last: place }
+    }
+
+    /// The shortest span around both.
+    pub fn and(self, other: Self) -> Self {
+        Self { first: self.first.min(other.first), last: self.last.max(other.last) }
+    }
+}
+
+// ---- compaction
+
+/// A window of a file: the extents that end in an aligned range of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WindowName {
+    pub ino: Ino,
+    pub number: u64,
+}
+
+/// A window that has so many extents that they are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    pub extents: u32,
+    /// So many can't be joined: looked at when it was to be rewritten. 0 if nobody has looked.
+    pub floor: u32,
+    /// When it is to be rewritten.
+    pub due: Option<Timestamp>,
+}
+
+/// Extents of all files, garbage of shrinking ones included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ExtentUsage {
+    pub extents: u64,
+    pub bytes: u64,
+}
+
+/// Numbers that the state machine goes by; they are chosen when a cluster is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// For how long a dead chunk is kept; [`cairn_common::limits::DELETION_GRACE`] says more.
+    pub deletion_grace: Duration,
+    /// A window of 4 MiB with so many extents is rewritten, but only after `window_patience`: meanwhile more may come.
+    pub window_many: u32,
+    /// With so many it is rewritten as soon as possible.
+    pub window_too_many: u32,
+    pub window_patience: Duration,
+    /// A chunk that is mostly dead is rewritten after this time, unless it has died altogether by then.
+    pub sparse_patience: Duration,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            deletion_grace: DELETION_GRACE,
+            window_many: 128,
+            window_too_many: 512,
+            window_patience: Duration::from_secs(120),
+            sparse_patience: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Rules {
+    /// The rules of this cluster.
+    pub fn of(reader: &dyn Reader) -> Result<Self, StoreError> {
+        Ok(fetch(reader, Table::Meta, &keys::rules())?.unwrap_or_default())
+    }
+
+    /// Windows with fewer extents are not counted.
+    pub fn window_counted(&self) -> u32 {
+        (self.window_many / 4).max(1)
+    }
 }
 
 // ---- sessions

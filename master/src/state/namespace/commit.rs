@@ -11,12 +11,12 @@ use crate::state::collect::oldest_ticket;
 use crate::state::edit::Edit;
 use crate::state::namespace::{extent_map, shrink};
 use crate::state::outcome::{Attempt, Failure};
-use crate::state::record::{ChunkRecord, GroupRecord, PoolRecord, StoredChunk};
+use crate::state::record::{ChunkRecord, GroupRecord, PoolRecord, Rules, StoredChunk};
 use crate::store::tables::{StoreError, Table};
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
 use cairn_common::extent::{ChunkInfo, Extent, NewChunk};
-use cairn_common::ids::ChunkId;
+use cairn_common::ids::{ChunkId, Ino};
 use cairn_common::limits::{CHUNK_BYTES_MAX, COMMIT_EXTENTS_MAX, FILE_BYTES_MAX, SHARD_BYTES_MAX};
 use cairn_common::planted::{Bug, is_planted};
 use cairn_common::wire::master::{FileCommit, MasterError, MutationReply};
@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 
 pub fn commit(edit: &mut Edit<'_, '_>, files: &[FileCommit], chunks: &[NewChunk]) -> Attempt<MutationReply> {
     check_shape(files)?;
-    let mut ledger = check_chunks(edit, files, chunks)?;
+    let mut ledger = check_chunks(edit, files.iter().flat_map(|file| &file.extents), chunks)?;
     for file in files {
         make_way(edit, file)?;
     }
@@ -37,7 +37,7 @@ pub fn commit(edit: &mut Edit<'_, '_>, files: &[FileCommit], chunks: &[NewChunk]
 }
 
 /// An answer about one file does not concern the others.
-fn per_file<T>(result: Attempt<T>) -> Attempt<Result<T, FsError>> {
+pub(super) fn per_file<T>(result: Attempt<T>) -> Attempt<Result<T, FsError>> {
     match result {
         Ok(value) => Ok(Ok(value)),
         Err(Failure::Answer(MasterError::Fs(error))) => Ok(Err(error)),
@@ -65,7 +65,7 @@ fn publish(edit: &mut Edit<'_, '_>, file: &FileCommit, ledger: &mut Ledger) -> A
     Ok(inode.attributes(file.ino))
 }
 
-fn malformed(problem: String) -> MasterError {
+pub(super) fn malformed(problem: String) -> MasterError {
     MasterError::Malformed(problem)
 }
 
@@ -86,8 +86,13 @@ fn check_extents(file: &FileCommit) -> Result<(), MasterError> {
     if file.size_at_least > FILE_BYTES_MAX {
         return Err(malformed(format!("size {} for inode {ino}: the largest file has {FILE_BYTES_MAX} bytes", file.size_at_least)));
     }
-    let mut ranges = Vec::with_capacity(file.extents.len());
-    for Extent { file_offset, bytes, .. } in &file.extents {
+    check_ranges(ino, &file.extents)
+}
+
+/// Extents of one file have sensible lengths and do not overlap.
+pub(super) fn check_ranges(ino: Ino, extents: &[Extent]) -> Result<(), MasterError> {
+    let mut ranges = Vec::with_capacity(extents.len());
+    for Extent { file_offset, bytes, .. } in extents {
         let end = file_offset.checked_add(u64::from(*bytes)).filter(|end| *bytes > 0 && *end <= FILE_BYTES_MAX);
         let end = end.ok_or_else(|| malformed(format!("an extent of {bytes} bytes at {file_offset} of inode {ino}")))?;
         ranges.push((*file_offset, end));
@@ -107,10 +112,10 @@ struct Use<'a> {
     reach: u64,
 }
 
-/// Checks all chunks that the commit names; the ledger gets those without a record.
-fn check_chunks(edit: &Edit<'_, '_>, files: &[FileCommit], chunks: &[NewChunk]) -> Attempt<Ledger> {
+/// Checks all chunks that extents to be laid name; the ledger gets those without a record.
+pub(super) fn check_chunks<'a>(edit: &Edit<'_, '_>, extents: impl Iterator<Item = &'a Extent>, chunks: &'a [NewChunk]) -> Attempt<Ledger> {
     let mut uses: BTreeMap<ChunkId, Use<'_>> = BTreeMap::new();
-    for extent in files.iter().flat_map(|file| &file.extents) {
+    for extent in extents {
         let used = uses.entry(extent.chunk).or_default();
         used.reach = used.reach.max(u64::from(extent.chunk_offset) + u64::from(extent.bytes));
     }
@@ -160,7 +165,7 @@ fn check_new(edit: &Edit<'_, '_>, new: &NewChunk, known: Option<&ChunkRecord>) -
     if known.is_some_and(|known| known.references > 0) {
         return Ok(());
     }
-    if new.ticket < oldest_ticket(edit.at) && !is_planted(Bug::TicketNotChecked) {
+    if new.ticket < oldest_ticket(&Rules::of(edit.reader())?, edit.at) && !is_planted(Bug::TicketNotChecked) {
         return Err(MasterError::TicketExpired.into());
     }
     check_epoch(edit, new, &pool)

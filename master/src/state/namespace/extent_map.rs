@@ -60,14 +60,14 @@ pub fn clear(edit: &mut Edit<'_, '_>, ino: Ino, range: Range<u64>, limit: usize,
         let left = extent.clip(&(0..range.start));
         rest = extent.clip(&(range.end..u64::MAX));
         bytes += u64::from(extent.bytes);
-        ledger.remove(extent);
+        ledger.remove(ino, extent);
         if is_planted(Bug::ReferenceFreedTwice) {
-            ledger.remove(extent);
+            ledger.remove(ino, extent);
         }
         edit.delete(Table::Extents, &keys::extent(ino, extent.file_end()));
         for part in left.iter().chain(&rest) {
             bytes -= u64::from(part.bytes);
-            ledger.add(part);
+            ledger.add(ino, part);
             write(edit, ino, part);
         }
     }
@@ -88,17 +88,17 @@ pub fn lay(edit: &mut Edit<'_, '_>, ino: Ino, inode: &mut Inode, extent: Extent,
             inode.allocated -= cleared.bytes;
             let is_content = |after: &Extent| inode.cut().is_none_or(|cut| after.file_end() <= cut);
             if let Some(after) = cleared.follower.filter(|after| is_content(after) && continues(&extent, after)) {
-                ledger.remove(&after);
+                ledger.remove(ino, &after);
                 joined = join(&joined, &after);
             }
         }
         if let Some(before) = extent_ending_at(edit.reader(), ino, extent.file_offset)?.filter(|before| continues(before, &extent)) {
-            ledger.remove(&before);
+            ledger.remove(ino, &before);
             edit.delete(Table::Extents, &keys::extent(ino, before.file_end()));
             joined = join(&before, &joined);
         }
     }
-    ledger.add(&joined);
+    ledger.add(ino, &joined);
     write(edit, ino, &joined);
     inode.allocated += u64::from(extent.bytes);
     inode.size = inode.size.max(extent.file_end());

@@ -5,6 +5,7 @@
 
 mod attributes;
 mod commit;
+mod compact;
 mod copy_range;
 mod create;
 pub mod directory;
@@ -41,6 +42,7 @@ pub fn mutate(edit: &mut Edit<'_, '_>, session: SessionId, holders: &[SessionId]
         Mutation::RemoveXattr { ino, name } => xattr::remove(edit, *ino, name),
         Mutation::Commit { files, chunks } => commit::commit(edit, files, chunks),
         Mutation::PunchHole { ino, offset, bytes, extend } => hole::punch(edit, *ino, *offset, *bytes, *extend),
+        Mutation::Compact { files, chunks } => compact::compact(edit, files, chunks),
         Mutation::CopyRange { from, from_offset, to, to_offset, bytes } => {
             copy_range::copy_range(edit, *from, *from_offset, *to, *to_offset, *bytes)
         }

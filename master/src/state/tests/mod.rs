@@ -3,6 +3,7 @@
 mod cases;
 mod cluster;
 mod collecting;
+mod compacting;
 mod exactly_once;
 mod extents;
 mod model;

@@ -3,9 +3,10 @@
 
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, TimeChange};
 use cairn_common::error::FsError;
+use cairn_common::extent::Extent;
 use cairn_common::ids::{ChunkId, Ino, SessionId};
 use cairn_common::time::Timestamp;
-use cairn_common::wire::master::{FileCommit, Mutation, MutationReply, RenameMode, XattrMode};
+use cairn_common::wire::master::{FileCommit, FileCompaction, Mutation, MutationReply, RenameMode, XattrMode};
 use std::collections::{BTreeMap, BTreeSet};
 
 type Answer = Result<MutationReply, FsError>;
@@ -103,6 +104,7 @@ impl Model {
                 self.touch(*ino);
                 Ok(MutationReply::Inode(self.attributes(*ino)))
             }
+            Mutation::Compact { files, .. } => Ok(self.compact(files)),
             Mutation::CopyRange { from, from_offset, to, to_offset, bytes } => self.copy(*from, *from_offset, *to, *to_offset, *bytes),
         }
     }
@@ -330,6 +332,29 @@ impl Model {
         let base = &mut self.node(file.ino).base;
         (base.mtime, base.ctime) = (file.mtime, now);
         Ok(self.attributes(file.ino))
+    }
+
+    /// Byte by byte: what is where the compactor found it is elsewhere from now on.
+    fn compact(&mut self, files: &[FileCompaction]) -> MutationReply {
+        let place = |extents: &[Extent], at: u64| {
+            let found = extents.iter().find(|extent| extent.file_range().contains(&at));
+            found.map(|extent| (extent.chunk, extent.chunk_offset + (at - extent.file_offset) as u32))
+        };
+        let (mut bytes, mut all) = (0, 0);
+        for file in files {
+            all += file.old.iter().map(|extent| u64::from(extent.bytes)).sum::<u64>();
+            let Ok(content) = self.content(file.ino) else { continue };
+            for (at, cell) in (0..).zip(content) {
+                if let Some(new) = place(&file.new, at)
+                    && cell.is_some()
+                    && *cell == place(&file.old, at)
+                {
+                    *cell = Some(new);
+                    bytes += 1;
+                }
+            }
+        }
+        MutationReply::Compacted { bytes, stale_bytes: all - bytes }
     }
 
     fn copy(&mut self, from: Ino, from_offset: u64, to: Ino, to_offset: u64, bytes: u64) -> Answer {

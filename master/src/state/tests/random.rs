@@ -12,7 +12,7 @@ use cairn_common::error::FsError;
 use cairn_common::extent::Extent;
 use cairn_common::ids::{ChunkId, DirCookie, Ino, SessionId};
 use cairn_common::time::Timestamp;
-use cairn_common::wire::master::{FileCommit, MasterError, Mutation, MutationReply, RenameMode, XattrMode};
+use cairn_common::wire::master::{FileCommit, FileCompaction, MasterError, Mutation, MutationReply, RenameMode, XattrMode};
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::{prop_assert_eq, proptest};
 use std::time::Duration;
@@ -41,6 +41,7 @@ enum Action {
     Commit { files: Vec<DrawnFile> },
     Punch { ino: Pick, offset: u8, bytes: u8, extend: bool },
     Copy { from: (Pick, u8), to: (Pick, u8), bytes: u8 },
+    Compact { files: Vec<(Pick, u8, u8, bool)>, chunk: u8 },
     Close { session: SessionId, ino: Pick },
     Comeback { session: SessionId },
     Shrink { steps: u8 },
@@ -89,6 +90,8 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (pick(), any::<u8>(), 1..=255u8, any::<bool>())
             .prop_map(|(ino, offset, bytes, extend)| Action::Punch { ino, offset, bytes, extend }),
         4 => ((pick(), any::<u8>()), (pick(), any::<u8>()), any::<u8>()).prop_map(|(from, to, bytes)| Action::Copy { from, to, bytes }),
+        6 => (proptest::collection::vec((pick(), any::<u8>(), any::<u8>(), proptest::bool::weighted(0.2)), 1..4), 0..3u8)
+            .prop_map(|(files, chunk)| Action::Compact { files, chunk }),
         2 => (session.clone(), pick()).prop_map(|(session, ino)| Action::Close { session, ino }),
         1 => session.prop_map(|session| Action::Comeback { session }),
         1 => (0..3u8).prop_map(|steps| Action::Shrink { steps }),
@@ -264,9 +267,36 @@ impl Pair {
                 to_offset: u64::from(to.1),
                 bytes: u64::from(*bytes),
             },
+            Action::Compact { files, chunk } => self.compaction(files, chunk_id(10 + chunk)),
             Action::Close { .. } | Action::Comeback { .. } | Action::Shrink { .. } | Action::ForgetChunks => return None,
         };
         Some((mutation, Vec::new()))
+    }
+
+    /// Puts what some ranges hold into one chunk. What was found may have changed since: one extent then lies elsewhere.
+    fn compaction(&self, drawn: &[(Pick, u8, u8, bool)], chunk: ChunkId) -> Mutation {
+        let mut used = 0;
+        let mut file = |(pick, offset, bytes, is_stale): &(Pick, u8, u8, bool)| {
+            let ino = self.resolve(*pick, FileKind::Regular);
+            let (start, end) = (u64::from(*offset / 2), u64::from(*offset / 2) + u64::from(*bytes));
+            let mut old = read::extents(&self.world.tables, ino, start, end, 100).map_or_else(|_| Vec::new(), |page| page.extents);
+            let mut new = Vec::new();
+            old.retain(|extent| {
+                let fits = used + extent.bytes <= CHUNK_BYTES;
+                if fits {
+                    new.push(Extent { chunk, chunk_offset: used, ..*extent });
+                    used += extent.bytes;
+                }
+                fits
+            });
+            if let Some(extent) = old.first_mut().filter(|_| *is_stale) {
+                extent.chunk_offset += 1;
+            }
+            FileCompaction { ino, old, new }
+        };
+        let files: Vec<FileCompaction> = drawn.iter().map(&mut file).collect();
+        let is_used = files.iter().any(|file| !file.new.is_empty());
+        Mutation::Compact { files, chunks: is_used.then(|| self.world.new_chunk(chunk)).into_iter().collect() }
     }
 
     /// Everything that can be read is as the model has it.
@@ -330,6 +360,7 @@ fn plain(reply: MutationReply) -> MutationReply {
         MutationReply::Done => MutationReply::Done,
         MutationReply::Committed(answers) => MutationReply::Committed(answers.into_iter().map(|answer| answer.map(bare)).collect()),
         MutationReply::Copied { bytes, to } => MutationReply::Copied { bytes, to: bare(to) },
+        compacted @ MutationReply::Compacted { .. } => compacted,
     }
 }
 

@@ -2,11 +2,13 @@
 
 use crate::state::command::{Command, NewCluster, Stamped};
 use crate::state::outcome::Outcome;
+use crate::state::record::Rules;
 use crate::state::{apply, check, read};
 use crate::store::tables::{Batch, MemoryTables, Table};
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, Owner};
 use cairn_common::extent::{ChunkInfo, Extent, NewChunk, SlotMask};
 use cairn_common::ids::{ChunkId, Ino, LogIndex, MapEpoch, Sequence, SessionId};
+use cairn_common::limits::DELETION_GRACE;
 use cairn_common::scheme::Scheme;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::master::{FileCommit, MasterError, Mutation, MutationReply};
@@ -16,6 +18,15 @@ use std::time::Duration;
 pub const ALICE: SessionId = SessionId(1);
 pub const BOB: SessionId = SessionId(2);
 pub const CHUNK_BYTES: u32 = 64;
+
+/// Few extents are many here.
+pub const RULES: Rules = Rules {
+    deletion_grace: DELETION_GRACE,
+    window_many: 8,
+    window_too_many: 12,
+    window_patience: Duration::from_secs(120),
+    sparse_patience: Duration::from_secs(300),
+};
 
 pub struct World {
     pub tables: MemoryTables,
@@ -35,6 +46,7 @@ impl World {
             root_owner: Owner { uid: 0, gid: 0 },
             placement_seed: 42,
         };
+        assert_eq!(world.apply(Command::SetRules(RULES)), Outcome::Done);
         assert_eq!(world.apply(Command::Initialise(new)), Outcome::Done);
         for session in [ALICE, BOB] {
             let opened = world.apply(Command::OpenSession { previous: None, description: "test".to_owned(), open: Vec::new() });
