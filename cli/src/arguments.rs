@@ -78,6 +78,9 @@ pub struct Master {
     /// How long a chunkserver may be silent before its data is rebuilt elsewhere: 30s, 10m. At least 5 s.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration_seconds)]
     pub dead_after: u64,
+    /// How long chunks that no file uses any more are kept: 2m to 15m. Counts at the first start alone.
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration_seconds)]
+    pub deletion_grace: u64,
     /// Write the address to this file once the master serves (for scripts).
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
@@ -211,6 +214,9 @@ pub struct Mount {
     /// Memory for cached and read-ahead data, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     pub cache: u64,
+    /// How fast this mount rewrites fragmented files and mostly dead chunks, its own and others', in MiB a second. 0: not at all.
+    #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+    pub compaction_rate: u64,
 }
 
 #[derive(Debug, Args)]

@@ -69,6 +69,9 @@ counts! {
     shard_puts_failed,
     /// Commits that the master took.
     commits,
+    /// Compactions that were published, and bytes that got a new place by them.
+    compactions,
+    compacted_bytes,
     /// Chunks put again because the map had moved.
     chunks_put_again,
     /// Requests for ranges of shards.

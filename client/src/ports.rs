@@ -9,7 +9,7 @@ use cairn_common::ids::{Ino, MapEpoch, TargetId};
 use cairn_common::map::ClusterMap;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::{ChunkserverError, ChunkserverReply, ChunkserverRequest};
-use cairn_common::wire::master::FileCommit;
+use cairn_common::wire::master::{CompactionWork, FileCommit, FileCompaction};
 use cairn_runtime::task::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,10 @@ pub trait Metadata: Send + Sync {
         chunks: Vec<NewChunk>,
         durable: bool,
     ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>>;
+    /// Something to rewrite, if there is anything. `done`: what was given before is published.
+    fn compaction_work(&self, done: bool) -> BoxFuture<'_, Result<Option<CompactionWork>, FsError>>;
+    /// Publishes a rewrite; how many bytes were still as they had been read, and are elsewhere now.
+    fn compact(&self, files: Vec<FileCompaction>, chunks: Vec<NewChunk>) -> BoxFuture<'_, Result<u64, CommitError>>;
     /// Makes everything that the master has answered so far durable.
     fn sync_log(&self) -> BoxFuture<'_, Result<(), FsError>>;
     /// The ticket for puts: the newest time of the master that we know.

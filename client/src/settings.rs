@@ -27,6 +27,9 @@ pub struct Settings {
     pub block_cache_bytes: usize,
     /// How far a sequential reader is read ahead of, per file. Default 16 MiB; 0 switches it off.
     pub readahead_bytes: usize,
+    /// Bytes a second that this client rewrites where files are fragmented or chunks mostly dead. Default 32 MiB; less leaves random writers
+    /// with more extents and more dead space, more takes from what they could write; 0 leaves it to others.
+    pub compaction_bytes_per_second: u64,
     /// The pool that new chunks go to; `None` is the cluster's first.
     pub pool: Option<String>,
 }
@@ -44,6 +47,7 @@ impl Settings {
             write_buffer_bytes: 256 << 20,
             block_cache_bytes: 256 << 20,
             readahead_bytes: 16 << 20,
+            compaction_bytes_per_second: 32 << 20,
             pool: None,
         }
     }

@@ -12,4 +12,5 @@ assert len(servers) == 6, servers
 for server in servers:
     assert {"id", "state", "address", "used_bytes", "total_bytes", "labels"} <= set(server), server
     assert server["state"] == "serving" and 0 < server["used_bytes"] < server["total_bytes"], server
+assert {"extents", "extent_bytes", "windows_waiting", "chunks_waiting", "compactions", "bytes_rewritten"} <= set(status["compaction"]), status
 assert status["masters"] and status["pools"][0]["scheme"] == "4+2" and status["sessions"], status

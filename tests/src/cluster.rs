@@ -2,8 +2,10 @@
 
 use cairn_chunkserver::{HealingSettings, TargetSettings};
 use cairn_client::FileSystem;
+use cairn_common::limits::DELETION_GRACE;
 use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::Role;
+use cairn_master::state::record::Rules;
 use cairn_runtime::Runtime;
 use cairn_runtime::network::{Credentials, Identity, Trust};
 use cairn_runtime::sim::{Crash, Node, World};
@@ -18,6 +20,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Small segments, so that a short test rolls over and recovers several.
 const SEGMENT_BYTES: u64 = 4 << 20;
 const LOG_SEGMENT_BYTES: u64 = 1 << 20;
+/// Few extents are many, so that there is much to compact in small files.
+const RULES: Rules = Rules {
+    deletion_grace: DELETION_GRACE,
+    window_many: 3,
+    window_too_many: 6,
+    window_patience: Duration::from_millis(500),
+    sparse_patience: Duration::from_millis(800),
+};
 pub const MASTER_DIRECTORY: &str = "/master";
 pub const DATA_DIRECTORY: &str = "/data";
 /// What stands for the certificate of the cluster's authority.
@@ -61,6 +71,7 @@ impl SimCluster {
         settings.scheme = self.scheme;
         settings.prefix_bits = 4;
         settings.log_segment_bytes = LOG_SEGMENT_BYTES;
+        settings.rules = RULES;
         settings
     }
 

@@ -6,6 +6,7 @@ use crate::local_file::{file_to_read, whole_new_file};
 use crate::signals;
 use anyhow::{Context, Result};
 use cairn_common::attributes::Owner;
+use cairn_common::limits::{DELETION_GRACE, DELETION_GRACE_MIN};
 use cairn_common::wire::master::Role;
 use cairn_master::service::{Serving, Settings, run as serve};
 use cairn_runtime::Runtime;
@@ -45,6 +46,13 @@ async fn start(runtime: Runtime, options: Master) -> Result<()> {
     settings.cache_bytes = usize::try_from(options.cache << 20).context("--cache is too large")?;
     settings.dead_after = Duration::from_secs(options.dead_after);
     anyhow::ensure!(settings.dead_after >= DEAD_AFTER_MIN, "--dead-after must be at least {} s", DEAD_AFTER_MIN.as_secs());
+    settings.rules.deletion_grace = Duration::from_secs(options.deletion_grace);
+    anyhow::ensure!(
+        (DELETION_GRACE_MIN..=DELETION_GRACE).contains(&settings.rules.deletion_grace),
+        "--deletion-grace must be {} to {} s: writers need the one, and chunkservers rely on the other",
+        DELETION_GRACE_MIN.as_secs(),
+        DELETION_GRACE.as_secs()
+    );
     let (ready, served) = oneshot::channel::<Serving>();
     let machine = runtime.clone();
     let file = options.ready_file;

@@ -46,6 +46,7 @@ async fn serve(runtime: Runtime, options: Mount) -> Result<()> {
     settings.master_wait = Duration::from_secs(options.master_wait);
     settings.write_buffer_bytes = (options.write_buffer as usize) << 20;
     settings.block_cache_bytes = (options.cache as usize) << 20;
+    settings.compaction_bytes_per_second = options.compaction_rate << 20;
     let fs = FileSystem::connect(runtime.clone(), settings).await?;
     let outcome = serve_mount(&runtime, &fs, remote.as_deref(), &directory, mount_options).await;
     let flushed = fs.shutdown().await;

@@ -127,6 +127,7 @@ mod tests {
             chunks: 0,
             chunk_bytes: 0,
             notes: Vec::new(),
+            compaction: Default::default(),
         };
         let target = |id, state| Target {
             id: TargetId(id),

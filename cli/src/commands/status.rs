@@ -7,7 +7,7 @@ use crate::identity::ask;
 use anyhow::{Result, bail};
 use cairn_common::map::{Group, Pool, Slot, Target, TargetState};
 use cairn_common::wire::chunkserver::{TargetHealth, TargetStatus};
-use cairn_common::wire::master::{MasterReply, MasterRequest, ServerStatus, SessionStatus, Status as ClusterStatus};
+use cairn_common::wire::master::{CompactionStatus, MasterReply, MasterRequest, ServerStatus, SessionStatus, Status as ClusterStatus};
 use data_encoding::HEXLOWER;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -36,6 +36,7 @@ struct Report {
     groups: GroupCounts,
     repair: Repair,
     scrub: Scrub,
+    compaction: Compaction,
     /// What an operator should know: plain sentences.
     notes: Vec<String>,
     pools: Vec<PoolReport>,
@@ -44,6 +45,41 @@ struct Report {
     inodes: u64,
     chunks: u64,
     chunk_bytes: u64,
+}
+
+/// Counts of work done are since the master started.
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+struct Compaction {
+    /// Pieces of all files, and what they hold.
+    extents: u64,
+    extent_bytes: u64,
+    /// Windows of 4 MiB with many extents that wait to be rewritten, and chunks of which less than half is in use; not counted beyond 10,000.
+    windows_waiting: u64,
+    chunks_waiting: u64,
+    compactions: u64,
+    bytes_rewritten: u64,
+    /// What was written anew by others before its rewrite was published.
+    bytes_stale: u64,
+}
+
+impl Compaction {
+    fn new(status: &CompactionStatus) -> Self {
+        let CompactionStatus { extents, extent_bytes, windows_waiting, chunks_waiting, compactions, bytes_rewritten, bytes_stale } =
+            *status;
+        Self { extents, extent_bytes, windows_waiting, chunks_waiting, compactions, bytes_rewritten, bytes_stale }
+    }
+
+    /// What is to be done, if anything is.
+    fn sentence(&self) -> Option<String> {
+        let Self { windows_waiting, chunks_waiting, bytes_rewritten, .. } = self;
+        (windows_waiting + chunks_waiting > 0).then(|| {
+            format!(
+                "compaction: {windows_waiting} fragmented parts of files and {chunks_waiting} mostly dead chunks wait to be rewritten by \
+                 mounts; {} rewritten since the master started",
+                human(*bytes_rewritten)
+            )
+        })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -113,6 +149,7 @@ impl Report {
             healthy: groups.degraded == 0 && groups.lost == 0 && groups.healthy > 0 && repair.shards_missing == 0,
             repair,
             scrub: Scrub::new(status),
+            compaction: Compaction::new(&status.compaction),
             notes: status.notes.clone(),
             cluster: HEXLOWER.encode(&status.cluster),
             epoch: status.epoch.0,
@@ -137,6 +174,9 @@ impl Report {
     fn write_text(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "{}", self.verdict())?;
         if let Some(work) = self.repair.sentence() {
+            writeln!(out, "{work}")?;
+        }
+        if let Some(work) = self.compaction.sentence() {
             writeln!(out, "{work}")?;
         }
         for note in &self.notes {
@@ -293,6 +333,15 @@ pub fn human(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn compaction_is_told_when_there_is_work() {
+        let idle = Compaction { extents: 7, bytes_rewritten: 1 << 30, ..Compaction::default() };
+        assert_eq!(idle.sentence(), None);
+        let expected = "compaction: 2 fragmented parts of files and 3 mostly dead chunks wait to be rewritten by mounts; 1.0 GiB rewritten \
+                        since the master started";
+        assert_eq!(Compaction { windows_waiting: 2, chunks_waiting: 3, ..idle }.sentence().as_deref(), Some(expected));
+    }
 
     #[test]
     fn sizes_are_readable() {

@@ -121,7 +121,7 @@ impl ChunkSource {
 }
 
 /// Tiny chunks are fetched whole: one trip, and no proof.
-fn fetch_range(chunk: &ChunkInfo, range: Range<u32>) -> Range<u32> {
+pub fn fetch_range(chunk: &ChunkInfo, range: Range<u32>) -> Range<u32> {
     let is_tiny = chunk.scheme.is_copies() && (chunk.bytes as usize) < COPIES_BELOW_BYTES;
     if is_tiny { 0..chunk.bytes } else { range }
 }

@@ -4,7 +4,7 @@
 
 use super::limits::CACHED_EXTENTS_MAX;
 use cairn_common::collections::FastMap;
-use cairn_common::extent::{ChunkInfo, Extent, ExtentPage};
+use cairn_common::extent::{ChunkInfo, Extent, ExtentPage, unchanged};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -73,6 +73,18 @@ impl ExtentMap {
         self.remove(range.clone());
         self.extents.insert(range.start, placed);
         self.mark_known(range);
+    }
+
+    /// Some extents were rewritten: where they are what they were, the same bytes are found in the new places from now on.
+    pub fn compact(&mut self, old: &[Extent], new: &[PlacedExtent]) {
+        for moved in new {
+            let present: Vec<Extent> = self.meeting(&moved.extent.file_range()).map(|placed| placed.extent).collect();
+            for range in unchanged(&present, old) {
+                if let Some(extent) = moved.extent.clip(&range) {
+                    self.overlay(PlacedExtent { extent, ..*moved });
+                }
+            }
+        }
     }
 
     /// The range was punched or truncated. Ranges that were known stay known.
@@ -156,6 +168,24 @@ mod tests {
 
     fn extent(start: u64, len: u64, number: u8, chunk_offset: u32) -> Extent {
         Extent { file_offset: start, bytes: len as u32, chunk: chunk(number).id, chunk_offset }
+    }
+
+    #[test]
+    fn a_rewrite_moves_what_is_as_it_was() {
+        let mut map = ExtentMap::default();
+        let old = [extent(0, 10, 1, 0), extent(10, 10, 1, 50), extent(20, 10, 2, 0)];
+        map.learn(0..25, &ExtentPage { extents: old.to_vec(), chunks: vec![chunk(1), chunk(2)], more_from: None });
+        map.overlay(PlacedExtent { extent: extent(12, 4, 3, 0), chunk: chunk(3) });
+        map.compact(&old, &[PlacedExtent { extent: extent(0, 30, 9, 100), chunk: chunk(9) }]);
+        let parts: Vec<_> = map
+            .parts(0..30)
+            .into_iter()
+            .map(|(range, part)| match part {
+                Part::Stored(placed) => (range, placed.chunk.id.0[0], placed.extent.chunk_offset),
+                Part::Hole | Part::Unknown => (range, 0, 0),
+            })
+            .collect();
+        assert_eq!(parts, [(0..12, 9, 100), (12..16, 3, 0), (16..25, 9, 116), (25..30, 0, 0)], "what is not known stays unknown");
     }
 
     #[derive(Debug, Clone)]

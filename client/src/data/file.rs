@@ -14,7 +14,7 @@ use super::store::DataStore;
 use super::written::{FileUpdate, RunParts, WrittenData};
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
-use cairn_common::extent::ExtentPage;
+use cairn_common::extent::{Extent, ExtentPage};
 use cairn_common::ids::Ino;
 use cairn_common::limits::FILE_BYTES_MAX;
 use cairn_common::time::Timestamp;
@@ -178,6 +178,12 @@ impl FileData {
         let mut state = self.state.lock();
         state.extent_changes += 1;
         state.extents.forget();
+    }
+
+    /// Committed content was rewritten elsewhere. An answer about extents that is under way may still name the old chunks, which are kept for
+    /// a while.
+    pub(super) fn compacted(&self, old: &[Extent], new: &[PlacedExtent]) {
+        self.state.lock().extents.compact(old, new);
     }
 
     /// The modification time was set: a later commit of data written before must not overwrite it.

@@ -61,6 +61,15 @@ pub const OWN_CHUNK_BYTES_MIN: usize = 1 << 20;
 /// ... unless it has more extents than this: sorted into a pack, many of them become one.
 pub const OWN_CHUNK_EXTENTS_MAX: usize = 64;
 
+/// How soon the master is asked again for something to compact, after it had nothing or it did not work out.
+pub const COMPACTION_IDLE_PAUSE: Duration = Duration::from_secs(5);
+/// Ranges of chunks that a compaction reads at the same time.
+pub const COMPACTION_READS_AT_ONCE: usize = 8;
+/// Ranges of a chunk that are no further apart than this are read as one: a request costs as much as so many bytes.
+pub const COMPACTION_READ_GAP: u32 = 16 << 10;
+/// How often a compaction puts its chunk because the map moves.
+pub const COMPACTION_TRIES: u32 = 3;
+
 /// Sizes through which the buffer of a run grows, up to the chunk size.
 pub const RUN_BYTES_FIRST: usize = 16 << 10;
 /// Factor between them.

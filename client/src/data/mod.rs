@@ -21,6 +21,7 @@ mod chunk_reader;
 mod chunk_source;
 mod chunk_writer;
 mod committer;
+mod compactor;
 mod compute;
 mod core;
 mod dirty;

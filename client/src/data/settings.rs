@@ -43,6 +43,8 @@ pub struct DataSettings {
     /// Chunks put at the same time. Default 6. Each takes half its length again for parity.
     pub puts_in_flight: usize,
     pub pool: PoolChooser,
+    /// Bytes a second that are rewritten where the master says that files are fragmented or chunks mostly dead. 0: none; the default.
+    pub compaction_bytes_per_second: u64,
 }
 
 impl DataSettings {
@@ -54,6 +56,7 @@ impl DataSettings {
             readahead_bytes: 16 << 20,
             puts_in_flight: 6,
             pool: PoolChooser::only(pool),
+            compaction_bytes_per_second: 0,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::file::FileData;
 use super::settings::DataSettings;
-use super::{caretaker, committer, packer};
+use super::{caretaker, committer, compactor, packer};
 use crate::counters::{Counters, Counts};
 use crate::ports::{Metadata, Targets};
 use cairn_common::error::FsError;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// The data of all files of one client. Its background tasks end when it and all its files are dropped.
 pub struct DataStore {
     core: Arc<Core>,
-    _tasks: [TaskGuard; 3],
+    _tasks: Vec<TaskGuard>,
 }
 
 impl DataStore {
@@ -28,11 +28,15 @@ impl DataStore {
         counts: Arc<Counts>,
     ) -> Arc<Self> {
         let core = Arc::new(Core::new(runtime, metadata, targets, settings, counts));
-        let tasks = [
+        let mut tasks = vec![
             core.runtime.spawn("packer", packer::run(Arc::clone(&core))).abort_on_drop(),
             core.runtime.spawn("committer", committer::run(Arc::clone(&core))).abort_on_drop(),
             core.runtime.spawn("data caretaker", caretaker::run(Arc::clone(&core))).abort_on_drop(),
         ];
+        let rate = core.settings.compaction_bytes_per_second;
+        if rate > 0 {
+            tasks.push(core.runtime.spawn("compactor", compactor::run(Arc::clone(&core), rate)).abort_on_drop());
+        }
         Arc::new(Self { core, _tasks: tasks })
     }
 

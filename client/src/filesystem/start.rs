@@ -85,6 +85,7 @@ impl FileSystem {
             block_cache_bytes: settings.block_cache_bytes,
             readahead_bytes: settings.readahead_bytes as u64,
             pool,
+            compaction_bytes_per_second: settings.compaction_bytes_per_second,
             ..DataSettings::for_pool(PoolId::default())
         };
         let data = DataStore::new(runtime.clone(), Arc::clone(&metadata), targets_port, data_settings, Arc::clone(&counts));

@@ -9,7 +9,9 @@ use cairn_common::error::FsError;
 use cairn_common::extent::{ExtentPage, NewChunk};
 use cairn_common::ids::{ChunkId, Ino, MapEpoch};
 use cairn_common::time::Timestamp;
-use cairn_common::wire::master::{FileCommit, MasterError, MasterReply, MasterRequest, Mutation, MutationReply};
+use cairn_common::wire::master::{
+    CompactionWork, FileCommit, FileCompaction, MasterError, MasterReply, MasterRequest, Mutation, MutationReply,
+};
 use cairn_runtime::task::BoxFuture;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -61,15 +63,39 @@ impl MasterMetadata {
                 Ok(results.into_iter().map(|result| result.map(learn)).collect())
             }
             Ok(_) => Err(CommitError::Fs(AskError::Garbled("not the answer to a commit".to_owned()).to_fs("a commit"))),
-            Err(AskError::Refused(MasterError::MapMoved { now })) => {
+            Err(error) => Err(self.refused(error, tickets, "a commit").await),
+        }
+    }
+
+    /// What became of chunks that were put with these tickets, if the master did not take them.
+    async fn refused(&self, error: AskError, tickets: Option<Timestamp>, request: &str) -> CommitError {
+        match error {
+            AskError::Refused(MasterError::MapMoved { now }) => {
                 self.targets.refresh_map(MapEpoch(now.0.saturating_sub(1))).await;
-                Err(CommitError::PutAgain)
+                CommitError::PutAgain
             }
-            Err(AskError::Refused(MasterError::TicketExpired)) => {
+            AskError::Refused(MasterError::TicketExpired) => {
                 self.await_ticket_after(tickets).await;
-                Err(CommitError::PutAgain)
+                CommitError::PutAgain
             }
-            Err(error) => Err(CommitError::Fs(error.to_fs("a commit"))),
+            error => CommitError::Fs(error.to_fs(request)),
+        }
+    }
+
+    async fn ask_for_work(&self, done: bool) -> Result<Option<CompactionWork>, FsError> {
+        match self.link.ask_in_session(|session| MasterRequest::CompactionWork { session, done }).await {
+            Ok(MasterReply::CompactionWork(work)) => Ok(work),
+            Ok(other) => Err(AskError::unexpected(&other).to_fs("asking for something to compact")),
+            Err(error) => Err(error.to_fs("asking for something to compact")),
+        }
+    }
+
+    async fn publish_rewrite(&self, files: Vec<FileCompaction>, chunks: Vec<NewChunk>) -> Result<u64, CommitError> {
+        let tickets = chunks.iter().map(|chunk| chunk.ticket).max();
+        match self.link.mutate(Mutation::Compact { files, chunks }, false).await {
+            Ok(MutationReply::Compacted { bytes, .. }) => Ok(bytes),
+            Ok(_) => Err(CommitError::Fs(AskError::Garbled("not the answer to a compaction".to_owned()).to_fs("a compaction"))),
+            Err(error) => Err(self.refused(error, tickets, "a compaction").await),
         }
     }
 
@@ -94,6 +120,14 @@ impl Metadata for MasterMetadata {
         durable: bool,
     ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>> {
         Box::pin(self.publish(files, chunks, durable))
+    }
+
+    fn compaction_work(&self, done: bool) -> BoxFuture<'_, Result<Option<CompactionWork>, FsError>> {
+        Box::pin(self.ask_for_work(done))
+    }
+
+    fn compact(&self, files: Vec<FileCompaction>, chunks: Vec<NewChunk>) -> BoxFuture<'_, Result<u64, CommitError>> {
+        Box::pin(self.publish_rewrite(files, chunks))
     }
 
     fn sync_log(&self) -> BoxFuture<'_, Result<(), FsError>> {

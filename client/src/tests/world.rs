@@ -60,6 +60,8 @@ impl Pair {
 
 pub fn settings_for(master: &Node) -> Settings {
     let mut settings = Settings::new(master.address(PORT), credentials(Role::Client, "client"));
+    // Nobody asks for anything by himself while requests are counted.
+    settings.compaction_bytes_per_second = 0;
     settings.write_buffer_bytes = 16 << 20;
     settings.block_cache_bytes = 4 << 20;
     settings

@@ -1,21 +1,21 @@
 //! A master in memory. It refuses commits that the real one would refuse, and fails the test where the data path breaks a
 //! promise: chunks must be stored before they are committed.
 
-use super::fake_targets::FakeTargets;
+use super::fake_targets::{FakeTargets, POOL};
 use crate::data::extent_map::{ExtentMap, Part, PlacedExtent};
 use crate::ports::{CommitError, Metadata, Targets};
 use cairn_common::attributes::{Attributes, FileKind};
 use cairn_common::error::FsError;
-use cairn_common::extent::{ChunkInfo, ExtentPage, NewChunk};
+use cairn_common::extent::{ChunkInfo, Extent, ExtentPage, NewChunk};
 use cairn_common::ids::{ChunkId, Ino, MapEpoch};
 use cairn_common::limits::{COMMIT_EXTENTS_MAX, FILE_BYTES_MAX};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::ShardKey;
-use cairn_common::wire::master::FileCommit;
+use cairn_common::wire::master::{CompactionWork, FileCommit, FileCompaction, FileExtents};
 use cairn_runtime::Runtime;
 use cairn_runtime::task::BoxFuture;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +47,14 @@ struct State {
     chunks: BTreeMap<ChunkId, ChunkInfo>,
 }
 
+/// Work that was given, one after the other, and whether it was said to be done.
+#[derive(Default)]
+struct Compaction {
+    work: VecDeque<CompactionWork>,
+    asked: Vec<bool>,
+    published: Vec<FileCompaction>,
+}
+
 #[derive(Default)]
 struct Faults {
     put_again: u32,
@@ -62,6 +70,7 @@ pub struct FakeMaster {
     /// What would be left after a loss of power.
     durable: Mutex<State>,
     faults: Mutex<Faults>,
+    compaction: Mutex<Compaction>,
     requests: Mutex<MasterRequests>,
 }
 
@@ -73,6 +82,7 @@ impl FakeMaster {
             state: Mutex::default(),
             durable: Mutex::default(),
             faults: Mutex::default(),
+            compaction: Mutex::default(),
             requests: Mutex::default(),
         })
     }
@@ -133,6 +143,22 @@ impl FakeMaster {
 
     pub fn extents_of(&self, ino: Ino) -> usize {
         self.open(ino).1.extents.len()
+    }
+
+    /// Wants a range of a file to be rewritten.
+    pub fn want_compaction(&self, ino: Ino, range: Range<u64>) {
+        let page = self.state.lock().files[&ino].page(range);
+        let work = CompactionWork { pool: POOL, files: vec![FileExtents { ino, extents: page.extents }], chunks: page.chunks };
+        self.compaction.lock().work.push_back(work);
+    }
+
+    /// How often somebody asked for work, having done the work before.
+    pub fn compactions_done(&self) -> usize {
+        self.compaction.lock().asked.iter().filter(|done| **done).count()
+    }
+
+    pub fn compactions_published(&self) -> usize {
+        self.compaction.lock().published.len()
     }
 
     /// Loses what is not in the synced log.
@@ -273,6 +299,40 @@ impl Metadata for FakeMaster {
             }
             self.delay().await;
             Ok(results)
+        })
+    }
+
+    fn compaction_work(&self, done: bool) -> BoxFuture<'_, Result<Option<CompactionWork>, FsError>> {
+        Box::pin(async move {
+            self.delay().await;
+            let mut compaction = self.compaction.lock();
+            compaction.asked.push(done);
+            Ok(compaction.work.pop_front())
+        })
+    }
+
+    fn compact(&self, files: Vec<FileCompaction>, chunks: Vec<NewChunk>) -> BoxFuture<'_, Result<u64, CommitError>> {
+        Box::pin(async move {
+            self.delay().await;
+            {
+                let mut faults = self.faults.lock();
+                if faults.put_again > 0 {
+                    faults.put_again -= 1;
+                    return Err(CommitError::PutAgain);
+                }
+            }
+            chunks.iter().for_each(|chunk| self.check_stored(&chunk.info));
+            let mut state = self.state.lock();
+            let mut bytes = 0;
+            for compaction in &files {
+                let info = |extent: &Extent| chunks.iter().find(|chunk| chunk.info.id == extent.chunk).expect("the chunk is named").info;
+                let new: Vec<_> = compaction.new.iter().map(|extent| PlacedExtent { extent: *extent, chunk: info(extent) }).collect();
+                let file = state.files.get_mut(&compaction.ino).expect("a file");
+                file.extents.compact(&compaction.old, &new);
+                bytes += compaction.new.iter().map(|extent| u64::from(extent.bytes)).sum::<u64>();
+            }
+            self.compaction.lock().published.extend(files);
+            Ok(bytes)
         })
     }
 

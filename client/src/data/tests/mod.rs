@@ -1,6 +1,7 @@
 //! The data path against fakes of the master and the chunkservers, in the simulated world.
 
 mod cluster;
+mod compacting;
 mod fake_master;
 mod fake_targets;
 mod faults;
