@@ -16,10 +16,11 @@ use cairn_common::wire::chunkserver::{
     ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, ShardHeader, ShardKey, ShardProof,
 };
 use cairn_common::wire::master::{
-    FileCommit, MasterAnswer, MasterError, MasterReply, MasterRequest, Mutation, MutationReply, RenameMode, Role, SequenceRange,
+    CompactionWork, FileCommit, FileCompaction, FileExtents, MasterAnswer, MasterError, MasterReply, MasterRequest, Mutation,
+    MutationReply, RenameMode, Role, SequenceRange,
 };
 use cairn_master::keys::{self, Record};
-use cairn_master::state::record::{ChunkRecord, Counters, ExtentRecord, StoredChunk};
+use cairn_master::state::record::{ChunkRecord, Counters, ExtentRecord, Rules, Span, StoredChunk, Window};
 use cairn_master::state::{Command, Stamped};
 use cairn_runtime::pki::{Authority, Token, generate_key};
 use std::collections::BTreeMap;
@@ -71,6 +72,10 @@ fn mutations() -> Vec<Mutation> {
     let change = AttributeChange { size: Some(10), mode: Some(0o600), ..AttributeChange::default() };
     vec![
         commit(),
+        Mutation::Compact {
+            files: vec![FileCompaction { ino: Ino(7), old: extents(), new: extents() }],
+            chunks: vec![NewChunk { info: chunk(), epoch: MapEpoch(3), ticket: Timestamp::from_nanos(5) }],
+        },
         Mutation::Create { parent: Ino::ROOT, name: b"name".to_vec(), inode, open: true, or_existing: true },
         Mutation::Rename {
             from_parent: Ino::ROOT,
@@ -121,6 +126,11 @@ pub fn master_answers() -> Vec<Vec<u8>> {
         Ok(MasterReply::Directory { entries: vec![entry; 5], end: false }),
         Ok(MasterReply::Mutated(MutationReply::Committed(vec![Ok(attributes()), Err(FsError::Stale)]))),
         Ok(MasterReply::Map(Some(cluster_map()))),
+        Ok(MasterReply::CompactionWork(Some(CompactionWork {
+            pool: PoolId(1),
+            files: vec![FileExtents { ino: Ino(7), extents: extents() }; 2],
+            chunks: vec![chunk()],
+        }))),
         Err(MasterError::Malformed("reason".to_owned())),
     ];
     answers.iter().map(encode).collect()
@@ -214,7 +224,9 @@ pub fn rows() -> Vec<Vec<u8>> {
     let stored = StoredChunk::of(&chunk());
     let counters = Counters { next_ino: 10, next_session: 2, inodes: 3 };
     vec![
-        ChunkRecord { stored, references: 3, live_bytes: 5, died: None }.encode(),
+        ChunkRecord { stored, references: 3, live_bytes: 5, died: None, named: Span::EVERYTHING, sparse: Some(Timestamp::EPOCH) }.encode(),
+        Window { extents: 200, floor: 3, due: Some(Timestamp::EPOCH) }.encode(),
+        Rules::default().encode(),
         stored.encode(),
         ExtentRecord::of(&extents()[0]).encode(),
         counters.encode(),
