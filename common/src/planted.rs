@@ -92,6 +92,8 @@ bugs! {
     PutWithoutSpares, "put-without-spares";
     /// fsync does not sync what close has put
     TargetsNotSynced, "targets-not-synced";
+    /// a compaction replaces what is stable by what is not
+    CompactedUnsynced, "compacted-unsynced";
     /// fsync does not wait for the master's log
     CommitNotDurable, "commit-not-durable";
     /// rename does not wait for the content

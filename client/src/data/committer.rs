@@ -265,6 +265,7 @@ fn finish(core: &Arc<Core>, batch: Vec<FileBatch>, results: Vec<Result<Attribute
     // A durable commit of a file makes its earlier ones durable, for they were answered before it was sent.
     let number = if durable { 0 } else { core.commit_count.count() };
     let mut results = results.into_iter();
+    core.scatter.note(batch.iter().map(|part| part.update.extents.len()).sum());
     for FileBatch { file, update, turn } in batch {
         if file.is_void(&update) {
             file.committed(&update, None, number);

@@ -14,7 +14,9 @@ use super::chunk_source::fetch_range;
 use super::chunk_writer::{PutChunk, PutChunks};
 use super::core::Core;
 use super::extent_map::PlacedExtent;
-use super::limits::{COMPACTION_IDLE_PAUSE, COMPACTION_READ_GAP, COMPACTION_READS_AT_ONCE, COMPACTION_TRIES};
+use super::limits::{
+    COMPACTION_BREATH, COMPACTION_EXTENTS_MANY, COMPACTION_IDLE_PAUSE, COMPACTION_READ_GAP, COMPACTION_READS_AT_ONCE, COMPACTION_TRIES,
+};
 use crate::ports::CommitError;
 use bytes::Bytes;
 use cairn_common::buffer::Buffer;
@@ -22,37 +24,67 @@ use cairn_common::collections::FastMap;
 use cairn_common::error::FsError;
 use cairn_common::extent::{ChunkInfo, Extent, NewChunk};
 use cairn_common::ids::ChunkId;
+use cairn_common::planted::{Bug, is_planted};
 use cairn_common::wire::master::{CompactionWork, FileCompaction, FileExtents};
 use cairn_runtime::clock::Moment;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How much this client scatters: whoever does finds work for its compactor.
+#[derive(Default)]
+pub struct Scatter {
+    extents: AtomicUsize,
+    many: Notify,
+}
+
+impl Scatter {
+    /// So many extents were committed.
+    pub fn note(&self, extents: usize) {
+        if self.extents.fetch_add(extents, Ordering::Relaxed) + extents >= COMPACTION_EXTENTS_MANY {
+            self.extents.store(0, Ordering::Relaxed);
+            self.many.notify_one();
+        }
+    }
+}
 
 /// Rewrites for ever, at most `bytes_per_second`.
 pub async fn run(core: Arc<Core>, bytes_per_second: u64) {
     let mut done = false;
-    let mut next = core.runtime.now().plus(COMPACTION_IDLE_PAUSE);
+    wait_for_work(&core).await;
     loop {
-        core.runtime.clock.sleep_until(next).await;
         let started = core.runtime.now();
-        next = started.plus(COMPACTION_IDLE_PAUSE);
         // The master logs why it refuses, and the link why it can't be asked.
-        let Ok(Some(work)) = core.metadata.compaction_work(done).await else {
-            done = false;
-            continue;
+        let rewritten = match core.metadata.compaction_work(done).await {
+            Ok(Some(work)) => rewrite(&core, &work).await.map(Some),
+            Ok(None) | Err(_) => Ok(None),
         };
-        match rewrite(&core, &work).await {
-            Ok(bytes) => {
-                done = true;
-                next = paid_for(started, bytes, bytes_per_second);
-            }
+        done = matches!(rewritten, Ok(Some(_)));
+        match rewritten {
+            Ok(Some(bytes)) => core.runtime.clock.sleep_until(paid_for(started, bytes, bytes_per_second)).await,
+            Ok(None) => wait_for_work(&core).await,
             Err(error) => {
-                done = false;
-                tracing::info!(files = work.files.len(), %error, "a compaction did not work out; it is tried again later");
+                tracing::info!(%error, "a compaction did not work out; it is tried again later");
+                core.runtime.sleep(COMPACTION_IDLE_PAUSE).await;
             }
         }
+    }
+}
+
+/// Until it makes sense to ask again.
+async fn wait_for_work(core: &Core) {
+    let idle = async {
+        core.runtime.sleep(COMPACTION_BREATH).await;
+        core.scatter.many.notified().await;
+    };
+    tokio::select! {
+        biased;
+        () = idle => {}
+        () = core.runtime.sleep(COMPACTION_IDLE_PAUSE) => {}
     }
 }
 
@@ -67,7 +99,7 @@ async fn rewrite(core: &Arc<Core>, work: &CompactionWork) -> Result<u64, FsError
     let parts = read(core, work).await?;
     let bytes = parts.iter().map(|part| part.len() as u64).sum();
     for _ in 0..COMPACTION_TRIES {
-        let put = core.writer.put(parts.clone(), work.pool, true).await?;
+        let put = core.writer.put(parts.clone(), work.pool, !is_planted(Bug::CompactedUnsynced)).await?;
         let (files, chunks) = replacement(&work.files, &put);
         match core.metadata.compact(files.clone(), chunks).await {
             Ok(published) => {

@@ -6,6 +6,7 @@ use super::chunk_reader::ChunkReader;
 use super::chunk_source::ChunkSource;
 use super::chunk_writer::{ChunkWriter, PutChunks};
 use super::committer::{CommitCount, CommitQueue};
+use super::compactor::Scatter;
 use super::doubts::Doubts;
 use super::durability::Durability;
 use super::file::FileData;
@@ -42,6 +43,7 @@ pub struct Core {
     pub pack_queue: PackQueue,
     pub commit_queue: CommitQueue,
     pub commit_count: CommitCount,
+    pub scatter: Scatter,
     puts: Semaphore,
     pub pack_slots: Arc<Semaphore>,
     pub commit_slots: Arc<Semaphore>,
@@ -80,6 +82,7 @@ impl Core {
             pack_queue: PackQueue::default(),
             commit_queue: CommitQueue::default(),
             commit_count: CommitCount::default(),
+            scatter: Scatter::default(),
             runtime,
             metadata,
             targets,

@@ -63,6 +63,9 @@ pub const OWN_CHUNK_EXTENTS_MAX: usize = 64;
 
 /// How soon the master is asked again for something to compact, after it had nothing or it did not work out.
 pub const COMPACTION_IDLE_PAUSE: Duration = Duration::from_secs(5);
+/// ... but not sooner than this, even if the client itself has committed `COMPACTION_EXTENTS_MANY` extents meanwhile.
+pub const COMPACTION_BREATH: Duration = Duration::from_millis(500);
+pub const COMPACTION_EXTENTS_MANY: usize = 256;
 /// Ranges of chunks that a compaction reads at the same time.
 pub const COMPACTION_READS_AT_ONCE: usize = 8;
 /// Ranges of a chunk that are no further apart than this are read as one: a request costs as much as so many bytes.
