@@ -7,6 +7,7 @@
 //! - [`crash_points`]: a loss of power at every operation of a disk;
 //! - [`deletion_race`]: content that is written again while its chunk is collected;
 //! - [`fuzz`]: spoiled bytes for every decoder;
+//! - [`operator`]: whoever asks the master how things are;
 //! - [`report`]: many seeds, and what became of them (`simulate`);
 //! - [`model`] and [`workload`]: the same in small, for tests that break one thing.
 //!
@@ -18,6 +19,7 @@ pub mod crash_points;
 pub mod deletion_race;
 pub mod fuzz;
 pub mod model;
+pub mod operator;
 pub mod reference;
 pub mod report;
 pub mod simulation;

@@ -1,6 +1,7 @@
 //! The master as a whole, in the simulated world.
 
 mod chunkservers;
+mod compaction;
 mod durability;
 mod joining;
 mod sessions;
