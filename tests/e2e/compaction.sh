@@ -17,12 +17,13 @@ memory_mib() { awk '{print $1, $2}' "$cluster/processes" | while read -r role pi
 say "a file of $mib MiB"
 random_file "$WORK/file" $((mib << 20)) compaction
 cp "$WORK/file" "$file"; sync "$file"
-fresh=$(used_mib)
+# Servers measure what they hold every few seconds.
+fresh=0; until now=$(used_mib); [ "$now" -ge "$mib" ] && [ "$now" = "$fresh" ]; do fresh=$now; sleep 4; done
 say "fresh: $(extents_per_mib) extents per MiB, $fresh MiB on the disks"
 
 say "$seconds s of random overwrites of 4 KiB, synced 32 at a time, and a reader"
 fio --name=storm --filename="$file" --rw=randwrite --bs=4k --fsync=32 --time_based --runtime="$seconds" --size="${mib}M" --norandommap --randseed=7 \
-  --ioengine=psync --output="$WORK/fio" &
+  --ioengine=psync --output="$WORK/fio" < /dev/null &
 storm=$!
 ( while kill -0 $storm 2>/dev/null; do cat "$file" > /dev/null || exit 1; sleep 1; done ) & reader=$!
 most=0

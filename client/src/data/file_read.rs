@@ -63,7 +63,11 @@ impl FileData {
         let again = async {
             self.forget_extents();
             let fresh = self.plan(range).await?;
-            if stored(&fresh).eq(stored(&segments)) { Err(error) } else { self.fetch(&fresh).await }
+            if stored(&fresh).eq(stored(&segments)) {
+                tracing::error!(ino = %self.ino(), offset, len, "a part of a file can't be read: too few shards of its chunks can be");
+                return Err(error);
+            }
+            self.fetch(&fresh).await
         };
         match runtime.timeout(left, again).await {
             Ok(pieces) => Ok(self.joined(pieces?)),
