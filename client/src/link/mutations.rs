@@ -132,14 +132,15 @@ impl Sent {
     /// A change that was answered and need not be on stable storage yet. Refusals change nothing.
     fn note_unsynced(&self, request: &MasterRequest, reply: &MasterReply) {
         let (MasterRequest::Mutate { mutation, .. }, MasterReply::Mutated(reply)) = (request, reply) else { return };
-        if !self.durable {
+        let inodes = touched(mutation, reply);
+        if !self.durable && !inodes.is_empty() {
             let tick = self.link.mark();
             self.link.unsynced.lock().note(Change {
                 tick,
                 session: self.line.session.id,
                 sequence: self.sequence,
                 master: self.line.master,
-                inodes: touched(mutation, reply),
+                inodes,
             });
         }
     }

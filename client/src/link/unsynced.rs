@@ -92,7 +92,7 @@ impl Unsynced {
 pub fn touched(mutation: &Mutation, reply: &MutationReply) -> Vec<Ino> {
     let answered = match reply {
         MutationReply::Inode(attributes) | MutationReply::Removed(attributes) => Some(attributes.ino),
-        MutationReply::Done | MutationReply::Committed(_) | MutationReply::Copied { .. } => None,
+        MutationReply::Done | MutationReply::Committed(_) | MutationReply::Copied { .. } | MutationReply::Compacted { .. } => None,
     };
     match mutation {
         Mutation::Create { parent, .. }
@@ -107,6 +107,8 @@ pub fn touched(mutation: &Mutation, reply: &MutationReply) -> Vec<Ino> {
         | Mutation::PunchHole { ino, .. } => vec![*ino],
         Mutation::Commit { files, .. } => files.iter().map(|file| file.ino).collect(),
         Mutation::CopyRange { to, .. } => vec![*to],
+        // Undone, it leaves the same bytes in their old place.
+        Mutation::Compact { .. } => Vec::new(),
     }
 }
 
