@@ -19,4 +19,4 @@ pub mod target;
 
 pub use healing::HealingSettings;
 pub use service::{Serving, Settings, StartError, run};
-pub use target::{OpenError, Put, Target, TargetSettings};
+pub use target::{BLOCKED_THREADS_MAX, OpenError, Put, Target, TargetSettings};

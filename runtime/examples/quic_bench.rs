@@ -21,7 +21,7 @@ const ROUNDS: usize = 2;
 fn main() {
     let (send_address, receive_address) = std::sync::mpsc::channel();
     let (credentials_send, credentials_receive) = std::sync::mpsc::channel();
-    let settings = RoleSettings { spin: spin() };
+    let settings = RoleSettings { spin: spin(), ..RoleSettings::default() };
     let server = run_role_with(settings, "server", move |runtime| async move {
         let authority = Authority::create(runtime.wall()).unwrap();
         credentials_send.send(credentials(&runtime, &authority, Role::Client)).unwrap();

@@ -13,6 +13,7 @@ use super::Healer;
 use super::comparison::{ComparedPage, MissingShard, MovedShard};
 use super::duty::{Belonging, belonging, duties, ranges};
 use super::progress::Lack;
+use super::silence::READ_LIMIT;
 use crate::target::ListedShard;
 use cairn_common::ids::{ChunkId, PoolId, TargetId};
 use cairn_common::map::ClusterMap;
@@ -135,9 +136,8 @@ impl Healer {
 
     /// Which shards a target has; `None` if it does not say.
     async fn present_at(&self, holder: &cairn_common::map::Target, keys: &[ShardKey]) -> Option<Vec<bool>> {
-        let own = self.targets.iter().find(|target| target.identity().id == Some(holder.id));
-        match own {
-            Some(own) => own.check(keys).await.ok(),
+        match self.own(holder.id) {
+            Some(own) => own.silence.ask(holder.id, READ_LIMIT, own.target.check(keys)).await.ok(),
             None => self.peers.check(holder, keys.to_vec()).await.ok(),
         }
     }

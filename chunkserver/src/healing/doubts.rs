@@ -3,6 +3,7 @@
 use super::Healer;
 use super::comparison::MissingShard;
 use super::duty::{Belonging, belonging};
+use super::pull::InPlace;
 use cairn_common::ids::TargetId;
 use cairn_common::wire::chunkserver::{ChunkserverError, ShardKey};
 use cairn_runtime::clock::Moment;
@@ -122,7 +123,8 @@ impl Healer {
         let map = self.master.map();
         let Belonging::Here { is_settled } = belonging(&map, &chunk, &key, id) else { return unneeded };
         let missing = MissingShard { chunk, key, is_settled, ticket };
-        match self.pull(&map, &patient.target, id, &missing).await {
+        let in_place = if was_damaged { InPlace::Damaged } else { InPlace::Nothing };
+        match self.pull(&map, number, id, &missing, in_place).await {
             Ok(()) => {
                 patient.progress.repaired(None, missing.bytes(), was_damaged, self.runtime.now());
                 Verdict::Restored

@@ -4,7 +4,7 @@ use super::duty::tests::POOL;
 use super::master::MasterHandle;
 use super::{Healer, HealingSettings};
 use crate::target::Target;
-use crate::target::tests::fixture::{CLUSTER, Shard, content, settings, shards_of};
+use crate::target::tests::fixture::{CLUSTER, HangingDisk, Shard, content, settings, shards_of};
 use cairn_common::extent::{ChunkInfo, SlotMask};
 use cairn_common::ids::{Incarnation, ServerId, TargetId};
 use cairn_common::wire::master::Role;
@@ -15,10 +15,11 @@ use std::sync::Arc;
 
 pub const CHUNKS: u64 = 20;
 
-/// A server with the targets 1, 2 and 3, and chunks whose three shards may be put on them.
+/// A server with the targets 1, 2 and 3, and chunks whose three shards may be put on them. The second disk can hang.
 pub struct Server {
     pub healer: Arc<Healer>,
     pub targets: Vec<Target>,
+    pub second_disk: Arc<HangingDisk>,
     /// The three copies of each chunk.
     pub chunks: Vec<Vec<Shard>>,
     endpoint: Arc<dyn Endpoint>,
@@ -28,9 +29,10 @@ pub struct Server {
 impl Server {
     pub async fn start(node: &Node) -> Self {
         let runtime = node.runtime();
+        let (second_disk, second) = HangingDisk::under(&runtime);
         let mut targets = Vec::new();
-        for id in 1..=3 {
-            let target = Target::open(&runtime, PathBuf::from(format!("/disk{id}")), CLUSTER, settings()).await.expect("opens");
+        for (runtime, id) in [(&runtime, 1), (&second, 2), (&runtime, 3)] {
+            let target = Target::open(runtime, PathBuf::from(format!("/disk{id}")), CLUSTER, settings()).await.expect("opens");
             target.set_id(TargetId(id)).await.expect("noted");
             targets.push(target);
         }
@@ -43,7 +45,7 @@ impl Server {
         let handle = Arc::new(MasterHandle::new(runtime.clone(), Incarnation(1)));
         let healer = Healer::new(runtime, HealingSettings::default(), &targets, handle, endpoint.clone());
         let chunks = (0..CHUNKS).map(|number| shards_of("1+2", &content(number, 5000))).collect();
-        Self { healer, targets, chunks, endpoint, master }
+        Self { healer, targets, second_disk, chunks, endpoint, master }
     }
 
     /// How a chunk is stored: its three copies in the three slots of its group.

@@ -10,6 +10,7 @@
 //! | [`claims`] | keeps the repair and the deletions of the audit out of each other's groups |
 //! | [`doubts`] | shards that somebody could not read: looked at, and rebuilt at once |
 //! | [`scrub`] | reads and hashes everything, all the time |
+//! | [`silence`] | whether a disk of this server answers at all |
 //! | [`pace`], [`progress`] | how fast, and how far |
 //! | [`master`], [`peers`] | whom to ask |
 //!
@@ -31,6 +32,7 @@ mod pull;
 mod rebuild;
 mod repair;
 mod scrub;
+mod silence;
 
 use self::claims::Claims;
 use self::doubts::Doubts;
@@ -38,6 +40,7 @@ use self::master::MasterHandle;
 use self::pace::Pacer;
 use self::peers::Peers;
 use self::progress::Progress;
+use self::silence::Silence;
 use crate::target::Target;
 use cairn_common::ids::TargetId;
 use cairn_common::limits::{DELETION_GRACE, MIB};
@@ -49,7 +52,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// Shards that are being restored at once, over all targets of the server: with their sources some 5 MiB each.
+/// Shards that are being restored at once on one target: with their sources some 5 MiB each. Targets do not share them: one
+/// whose disk hangs would keep them all.
 const PULLS_AT_ONCE: usize = 8;
 
 /// How a chunkserver heals.
@@ -82,18 +86,18 @@ struct Patient {
     progress: Progress,
     doubts: Doubts,
     claims: Claims,
+    silence: Silence,
+    pulls: Semaphore,
 }
 
 /// Heals the targets of a server.
 pub struct Healer {
     runtime: Runtime,
     settings: HealingSettings,
-    targets: Vec<Target>,
     patients: Vec<Patient>,
     pub master: Arc<MasterHandle>,
     peers: Peers,
     pub pacer: Pacer,
-    pulls: Semaphore,
 }
 
 impl Healer {
@@ -109,15 +113,15 @@ impl Healer {
             progress: Progress::default(),
             doubts: Doubts::default(),
             claims: Claims::default(),
+            silence: Silence::new(runtime.clone()),
+            pulls: Semaphore::new(PULLS_AT_ONCE),
         };
         Arc::new(Self {
             peers: Peers::new(runtime.clone(), endpoint),
             pacer: Pacer::new(runtime.clone(), settings.repair_bytes_per_second),
-            settings,
-            targets: targets.to_vec(),
             patients: targets.iter().map(patient).collect(),
+            settings,
             master,
-            pulls: Semaphore::new(PULLS_AT_ONCE),
             runtime,
         })
     }
@@ -145,11 +149,16 @@ impl Healer {
 
     /// Takes up doubts about shards of one of our targets. `false` if it is none of ours.
     pub fn note_doubts(&self, target: TargetId, keys: &[ShardKey]) -> bool {
-        let patient = self.patients.iter().find(|patient| patient.target.identity().id == Some(target));
+        let patient = self.own(target);
         if let Some(patient) = patient {
             patient.doubts.add(keys);
         }
         patient.is_some()
+    }
+
+    /// The target of this server with this id.
+    fn own(&self, target: TargetId) -> Option<&Patient> {
+        self.patients.iter().find(|patient| patient.target.identity().id == Some(target))
     }
 
     fn patient(&self, number: usize) -> &Patient {

@@ -6,7 +6,8 @@ use super::comparison::MissingShard;
 use super::duty::{may_answer, slot_of};
 use super::peers::{FetchedShard, PeerError};
 use super::rebuild::{RebuildError, RebuiltShard, rebuild, sources_needed};
-use crate::target::{Put, Target};
+use super::silence::{READ_LIMIT, WRITE_LIMIT};
+use crate::target::Put;
 use cairn_common::ids::TargetId;
 use cairn_common::map::{ClusterMap, Target as MapTarget, TargetState};
 use cairn_common::wire::chunkserver::{ChunkserverError, ShardKey};
@@ -23,6 +24,13 @@ pub enum PullError {
     Put(#[from] ChunkserverError),
 }
 
+/// What lies in the place of a shard that is to be restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InPlace {
+    Nothing,
+    Damaged,
+}
+
 /// Another shard of the chunk, and a target that should have it.
 #[derive(Debug, Clone)]
 struct Source {
@@ -31,16 +39,32 @@ struct Source {
 }
 
 impl Healer {
-    /// Restores a shard on `target`, which is `id`. Not durable before the target is synced.
-    pub(super) async fn pull(&self, map: &ClusterMap, target: &Target, id: TargetId, missing: &MissingShard) -> Result<(), PullError> {
-        let Ok(_turn) = self.pulls.acquire().await else { return Err(ChunkserverError::Unavailable.into()) };
+    /// Restores a shard on a target, which is `id`. Not durable before the target is synced.
+    pub(super) async fn pull(
+        &self,
+        map: &ClusterMap,
+        number: usize,
+        id: TargetId,
+        missing: &MissingShard,
+        in_place: InPlace,
+    ) -> Result<(), PullError> {
+        let patient = self.patient(number);
+        let Ok(_turn) = patient.pulls.acquire().await else { return Err(ChunkserverError::Unavailable.into()) };
+        // Before anything is sent over the network for it.
+        patient.silence.check(id)?;
         let shard = match self.copied(map, id, missing).await {
             Some(shard) => shard,
             None => self.rebuilt(map, id, missing).await?,
         };
         let RebuiltShard { header, data_blocks, body } = shard;
         let put = Put { header, data_blocks, ticket: missing.ticket, sync: false };
-        Ok(target.put(put, body).await?)
+        let stored = async {
+            match in_place {
+                InPlace::Nothing => patient.target.put(put, body).await,
+                InPlace::Damaged => patient.target.replace(put, body).await,
+            }
+        };
+        Ok(patient.silence.ask(id, WRITE_LIMIT, stored).await?)
     }
 
     /// The shard itself, from the previous holder of its slot.
@@ -105,10 +129,9 @@ impl Healer {
 
     /// From another disk of this machine, or over the network.
     async fn fetch(&self, source: &Source) -> Result<FetchedShard, PeerError> {
-        let own = self.targets.iter().find(|target| target.identity().id == Some(source.holder.id));
-        match own {
+        match self.own(source.holder.id) {
             Some(own) => {
-                let (header, blocks, body) = own.fetch(source.key).await?;
+                let (header, blocks, body) = own.silence.ask(source.holder.id, READ_LIMIT, own.target.fetch(source.key)).await?;
                 Ok(FetchedShard { header, blocks, body })
             }
             None => self.peers.fetch(&source.holder, source.key).await,
@@ -149,4 +172,87 @@ fn sources(map: &ClusterMap, id: TargetId, missing: &MissingShard) -> Vec<Source
     }
     sources.sort_by_key(|(order, _)| *order);
     sources.into_iter().map(|(_, source)| source).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::duty::tests::map;
+    use super::super::fixture::{CHUNKS, Server};
+    use super::{InPlace, MissingShard};
+    use crate::target::tests::fixture::{rot, with_node};
+    use cairn_common::ids::TargetId;
+    use cairn_common::time::Timestamp;
+    use futures_util::future::join_all;
+    use std::future::Future;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    impl Server {
+        /// Puts the shards of all chunks that belong on a target there.
+        async fn give(&self, number: usize) {
+            for shards in &self.chunks {
+                shards[number].put_on(&self.targets[number], 1, true).await.expect("stored");
+            }
+        }
+
+        /// Restores the shard of a chunk that belongs on a target.
+        async fn pull(&self, number: usize, chunk: usize, in_place: InPlace) -> bool {
+            let key = self.chunks[chunk][number].key();
+            let missing = MissingShard { chunk: self.chunk(chunk), key, is_settled: true, ticket: Timestamp::from_nanos(2) };
+            let map = map(&[[(1, 0), (2, 0), (3, 0)]]);
+            self.healer.pull(&map, number, TargetId(number as u32 + 1), &missing, in_place).await.is_ok()
+        }
+
+        async fn pull_all(&self, number: usize) -> Vec<bool> {
+            join_all((0..self.chunks.len()).map(|chunk| self.pull(number, chunk, InPlace::Nothing))).await
+        }
+    }
+
+    /// What comes of `work`, which must not take longer.
+    async fn within<T>(server: &Server, seconds: u64, work: impl Future<Output = T>) -> T {
+        let done = server.healer.runtime.timeout(Duration::from_secs(seconds), work).await;
+        done.unwrap_or_else(|elapsed| panic!("not done: {elapsed}"))
+    }
+
+    #[test]
+    fn a_disk_that_hangs_does_not_stop_the_healing_of_others() {
+        with_node(1, |world, node| async move {
+            let server = Arc::new(Server::start(&node).await);
+            server.give(2).await;
+            server.second_disk.hang();
+            let (hung, (ended, has_ended)) = (server.clone(), tokio::sync::oneshot::channel());
+            server.healer.runtime.spawn("pulls to the hung disk", async move { drop(ended.send(hung.pull_all(1).await)) });
+            world.sleep(Duration::from_secs(1)).await;
+            assert_eq!(within(&server, 15, server.pull_all(0)).await, [true; CHUNKS as usize]);
+            assert_eq!(within(&server, 120, has_ended).await, Ok(vec![false; CHUNKS as usize]), "nobody waits for ever");
+            server.second_disk.go_on();
+            world.sleep(Duration::from_secs(60)).await;
+            assert_eq!(within(&server, 15, server.pull_all(1)).await, [true; CHUNKS as usize]);
+        });
+    }
+
+    #[test]
+    fn a_disk_that_hangs_is_no_source() {
+        with_node(2, |_, node| async move {
+            let server = Server::start(&node).await;
+            server.give(1).await;
+            server.give(2).await;
+            server.second_disk.hang();
+            assert_eq!(within(&server, 25, server.pull_all(0)).await, [true; CHUNKS as usize]);
+            assert!(server.second_disk.held() > 0, "it was asked");
+        });
+    }
+
+    #[test]
+    fn a_damaged_shard_is_replaced_though_the_target_does_not_know_of_it() {
+        with_node(3, |_, node| async move {
+            let server = Server::start(&node).await;
+            server.give(0).await;
+            let shard = &server.chunks[0][0];
+            rot(&node, shard);
+            server.give(2).await;
+            assert!(server.pull(0, 0, InPlace::Damaged).await);
+            server.targets[0].examine(shard.key()).await.expect("sound");
+        });
+    }
 }

@@ -15,6 +15,7 @@ use super::Healer;
 use super::comparison::{CompareError, ComparedPage, MissingShard, compare};
 use super::duty::{Duty, SlotName, duties};
 use super::progress::Lack;
+use super::pull::InPlace;
 use cairn_common::ids::{ChunkId, TargetId};
 use cairn_common::wire::master::CompleteSlot;
 use cairn_runtime::clock::Moment;
@@ -163,7 +164,7 @@ impl Healer {
     async fn restore_one(&self, number: usize, id: TargetId, page: &ComparedPage, missing: MissingShard, name: Option<SlotName>) -> bool {
         self.pacer.take(missing.bytes()).await;
         let patient = self.patient(number);
-        match self.pull(&page.map, &patient.target, id, &missing).await {
+        match self.pull(&page.map, number, id, &missing, InPlace::Nothing).await {
             Ok(()) => {
                 patient.progress.repaired(name, missing.bytes(), false, self.runtime.now());
                 true

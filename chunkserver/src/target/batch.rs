@@ -36,6 +36,15 @@ pub enum Request {
     },
 }
 
+/// What becomes of a shard that is there when it is put again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfThere {
+    /// Its head is read, and the target remembers some that were found damaged: without a sign of damage it stays.
+    KeepIfSound,
+    /// Whoever puts it knows that it is damaged.
+    Replace,
+}
+
 /// A shard that was verified.
 pub struct PutRequest {
     pub header: ShardHeader,
@@ -43,6 +52,7 @@ pub struct PutRequest {
     pub ticket: Timestamp,
     pub body: Bytes,
     pub sync: bool,
+    pub if_there: IfThere,
     /// The queue's room for the body; given back with the request.
     pub room: OwnedSemaphorePermit,
     pub reply: oneshot::Sender<Result<(), ChunkserverError>>,
@@ -219,12 +229,12 @@ impl Batch<'_> {
     }
 
     fn put(&mut self, put: PutRequest) -> Result<(), BatchError> {
-        let PutRequest { header, blocks, ticket, body, sync, room: _room, reply } = put;
+        let PutRequest { header, blocks, ticket, body, sync, if_there, room: _room, reply } = put;
         let key = header.key;
         self.answers.push(Answer::Done(reply));
         let mut existing = self.find(&key)?;
         if let Some(entry) = existing {
-            if self.is_sound(&key, &entry) {
+            if self.will_do(&key, &entry, if_there) {
                 self.touch(key, entry, ticket);
                 self.must_sync |= sync;
                 return Ok(());
@@ -284,9 +294,16 @@ impl Batch<'_> {
         }
     }
 
-    /// Whether a shard that is there will do for one that is put again. One of this batch will.
-    fn is_sound(&self, key: &ShardKey, entry: &Entry) -> bool {
-        if self.view.contains_key(key) || is_planted(Bug::DamagedShardKept) {
+    /// Whether a shard that is there will do for one that is put again. One of this batch will, unless it may only have been
+    /// touched.
+    fn will_do(&self, key: &ShardKey, entry: &Entry, if_there: IfThere) -> bool {
+        if is_planted(Bug::DamagedShardKept) {
+            return true;
+        }
+        if if_there == IfThere::Replace {
+            return false;
+        }
+        if self.view.contains_key(key) {
             return true;
         }
         let reader = Reader { core: self.core, wait: Wait::Allowed };

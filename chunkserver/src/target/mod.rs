@@ -27,13 +27,14 @@ pub mod tests;
 pub use identity::{ClusterKey, Identity};
 pub use verify::{check_key, verify_put};
 
-use self::batch::{PutRequest, Request, WriteState};
+use self::batch::{IfThere, PutRequest, Request, WriteState};
 use self::core::{Core, CoreParts};
 use self::read_around::READ_AROUND_BYTES;
 use self::reader::{RangeRequest, ReadError, Reader, Wait};
 use self::recovery::{Recovered, Recovery};
 use self::space::Space;
 use self::writer::Writer;
+use crate::index::IndexError;
 use crate::segment::TargetUuid;
 use crate::segment::appender::Appender;
 use crate::segment::files::SegmentFiles;
@@ -56,9 +57,13 @@ const VERIFY_INLINE_BYTES_MAX: usize = 64 << 10;
 const QUEUED_REQUESTS_MAX: usize = 1024;
 /// Keys looked up in one go where blocking is allowed.
 const CHECK_KEYS_AT_ONCE: usize = 512;
-/// Reads of one target that may wait for its disk at once. Half of a role's threads for blocking work: a disk that hangs must
-/// leave some to the others.
+/// Reads of one target that may wait for its disk at once, those of its index too. They hold their turn until the disk has
+/// answered.
 const WAITING_READS_MAX: usize = 8;
+/// Threads that a target whose disk hangs can hold: its reads, the writer, the flush beside it, the measuring of the disk, the
+/// scrub's position, the identity. A server must have so many for each target beside those it hashes on: then any number of
+/// hung disks leaves the others alone.
+pub const BLOCKED_THREADS_MAX: usize = WAITING_READS_MAX + 5;
 /// Unit of the queue's room, so that its size fits a semaphore.
 const ROOM_UNIT_BYTES: usize = 1024;
 
@@ -211,6 +216,16 @@ impl Target {
     /// Stores a shard, after checking that it is what its header says and that this leads to the chunk id. A shard that is
     /// there already gets the newer ticket.
     pub async fn put(&self, put: Put, body: Bytes) -> Result<(), ChunkserverError> {
+        self.store(put, body, IfThere::KeepIfSound).await
+    }
+
+    /// Stores a shard in place of one that was found damaged. Unlike `put` it does not rely on the target remembering that: it
+    /// remembers only so many.
+    pub async fn replace(&self, put: Put, body: Bytes) -> Result<(), ChunkserverError> {
+        self.store(put, body, IfThere::Replace).await
+    }
+
+    async fn store(&self, put: Put, body: Bytes, if_there: IfThere) -> Result<(), ChunkserverError> {
         if let Some(failure) = self.core.failure() {
             return Err(failure);
         }
@@ -219,7 +234,7 @@ impl Target {
         let Put { header, data_blocks, ticket, sync } = put;
         let (header, blocks) = self.verify(header, data_blocks, body.clone()).await?;
         let (reply, answer) = oneshot::channel();
-        self.ask(Request::Put(PutRequest { header, blocks, ticket, body, sync, room, reply }), answer).await
+        self.ask(Request::Put(PutRequest { header, blocks, ticket, body, sync, if_there, room, reply }), answer).await
     }
 
     async fn verify(&self, header: ShardHeader, data_blocks: Vec<Hash>, body: Bytes) -> Result<(ShardHeader, Vec<Hash>), ChunkserverError> {
@@ -298,20 +313,16 @@ impl Target {
     /// there; else the length of its record.
     pub async fn examine(&self, key: ShardKey) -> Result<u32, ChunkserverError> {
         verify::check_key(&key)?;
-        let core = self.core.clone();
-        let turn = self.waiting_reads.clone().acquire_owned().await.map_err(|_| ChunkserverError::Unavailable)?;
-        let examine = move || {
-            let _turn = turn;
-            Reader { core: &core, wait: Wait::Allowed }.examine(&key).map_err(refusal)
-        };
-        self.core.runtime.blocking(examine).await
+        self.wait_for_disk(move |core| Reader { core, wait: Wait::Allowed }.examine(&key).map_err(refusal)).await
     }
 
     /// The shards of chunks from `from` on and before `until`: about `limit` of them.
     pub async fn list(&self, from: ChunkId, until: Option<ChunkId>, limit: usize) -> Result<Listing, ChunkserverError> {
-        let core = self.core.clone();
-        let page = self.core.runtime.blocking(move || core.index.page(from, until, limit)).await;
-        let page = page.map_err(|error| ChunkserverError::TargetFailed { target: self.core.id(), reason: error.to_string() })?;
+        let page = move |core: &Core| {
+            let failed = |error: IndexError| ChunkserverError::TargetFailed { target: core.id(), reason: error.to_string() };
+            core.index.page(from, until, limit).map_err(failed)
+        };
+        let page = self.wait_for_disk(page).await?;
         let shards = page.shards.into_iter().map(|(key, entry)| ListedShard { key, ticket: entry.ticket }).collect();
         Ok(Listing { shards, next: page.next })
     }
@@ -375,14 +386,23 @@ impl Target {
         T: Send + 'static,
         F: Fn(Reader<'_>) -> Result<T, ReadError> + Send + 'static,
     {
+        self.wait_for_disk(move |core| work(Reader { core, wait: Wait::Allowed }).map_err(refusal)).await
+    }
+
+    /// Work that may wait for the disk: so much of it at a time.
+    async fn wait_for_disk<T, F>(&self, work: F) -> Result<T, ChunkserverError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Core) -> Result<T, ChunkserverError> + Send + 'static,
+    {
         let turn = self.waiting_reads.clone().acquire_owned().await.map_err(|_| ChunkserverError::Unavailable)?;
         let core = self.core.clone();
-        let read = move || {
+        let wait = move || {
             // Held until the disk has answered, even if nobody waits for the answer any more.
             let _turn = turn;
-            work(Reader { core: &core, wait: Wait::Allowed }).map_err(refusal)
+            work(&core)
         };
-        self.core.runtime.blocking(read).await
+        self.core.runtime.blocking(wait).await
     }
 }
 

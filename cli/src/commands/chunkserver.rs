@@ -13,7 +13,10 @@ use tokio::sync::oneshot;
 
 pub fn run(options: Chunkserver) -> Result<()> {
     match options.action {
-        None => super::in_role("chunkserver", |runtime| async move { start(runtime, options.role).await }),
+        None => {
+            let settings = super::role_for_targets(options.role.data.len());
+            super::in_role_with(settings, "chunkserver", |runtime| async move { start(runtime, options.role).await })
+        }
         Some(action) => super::servers::run(action),
     }
 }

@@ -13,7 +13,7 @@ pub mod up;
 use crate::panics;
 use anyhow::{Context, Result, anyhow};
 use cairn_runtime::Runtime;
-use cairn_runtime::real;
+use cairn_runtime::real::{self, RoleSettings};
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -24,8 +24,15 @@ fn in_role<F>(name: &'static str, work: impl FnOnce(Runtime) -> F + Send + 'stat
 where
     F: Future<Output = Result<()>> + 'static,
 {
+    in_role_with(RoleSettings::default(), name, work)
+}
+
+fn in_role_with<F>(settings: RoleSettings, name: &'static str, work: impl FnOnce(Runtime) -> F + Send + 'static) -> Result<()>
+where
+    F: Future<Output = Result<()>> + 'static,
+{
     panics::end_the_process();
-    let thread = real::run_role(name, work).with_context(|| format!("cannot start the {name} thread"))?;
+    let thread = real::run_role_with(settings, name, work).with_context(|| format!("cannot start the {name} thread"))?;
     thread.join().map_err(|_| anyhow!("the {name} thread panicked; the reason is above"))?
 }
 
@@ -35,6 +42,11 @@ fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),
         _ => Ok(()),
     }
+}
+
+/// A chunkserver's role: disks that hang must leave threads to the others.
+fn role_for_targets(targets: usize) -> RoleSettings {
+    RoleSettings { extra_blocking_threads: targets * cairn_chunkserver::BLOCKED_THREADS_MAX, ..RoleSettings::default() }
 }
 
 /// Tells scripts that a role serves, and where.

@@ -182,7 +182,7 @@ impl Cluster {
         let (ready, served) = oneshot::channel();
         let end = self.asked_to_end();
         let name = format!("chunkserver-{number}");
-        let thread = real::run_role(&name, move |runtime| async move {
+        let thread = real::run_role_with(super::role_for_targets(settings.data.len()), &name, move |runtime| async move {
             cairn_chunkserver::service::run(runtime, settings, member.credentials, ready, end).await.context("a chunkserver")
         })?;
         self.started(&name, thread, served).await.map(|_| ())

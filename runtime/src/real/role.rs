@@ -9,7 +9,7 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Threads of a role for blocking work (disk, hashing). More work queues.
+/// Threads of a role for blocking work (disk, hashing), beside those its settings add. More work queues.
 const BLOCKING_THREADS_MAX: usize = 16;
 /// How long an idle one of them lives.
 const BLOCKING_THREAD_IDLE: Duration = Duration::from_secs(10);
@@ -28,6 +28,9 @@ pub struct RoleSettings {
     /// How long the thread goes on looking at its sockets after a message before it parks; zero (the default) for not at all. It gives way to
     /// other threads, but costs CPU time (and heat) for latency, so it is for machines with cores to spare.
     pub spin: Duration,
+    /// Threads for blocking work beyond the usual number: as many as devices that hang can hold. None by default; they are started
+    /// only when needed.
+    pub extra_blocking_threads: usize,
 }
 
 /// Runs a role on a thread of its own, named `name`. The thread ends with the future; its tasks end then too.
@@ -73,7 +76,7 @@ fn build(settings: RoleSettings, name: &str) -> io::Result<(tokio::runtime::Runt
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder
         .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .max_blocking_threads(BLOCKING_THREADS_MAX + settings.extra_blocking_threads)
         .thread_keep_alive(BLOCKING_THREAD_IDLE)
         .thread_name(format!("{name}-blocking"))
         .event_interval(POLLS_PER_EVENT_CHECK)
@@ -99,8 +102,9 @@ fn drive<T, F: Future<Output = T>>(tokio: tokio::runtime::Runtime, role: impl Fn
 
 #[cfg(test)]
 mod tests {
-    use super::{RoleSettings, run_role, run_role_here, run_role_with};
+    use super::{BLOCKING_THREADS_MAX, RoleSettings, run_role, run_role_here, run_role_with};
     use crate::real::spin;
+    use std::sync::{Arc, Barrier};
     use std::time::Duration;
 
     #[test]
@@ -120,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_spinning_role_still_sleeps_and_ends() {
-        let settings = RoleSettings { spin: Duration::from_micros(200) };
+        let settings = RoleSettings { spin: Duration::from_micros(200), ..RoleSettings::default() };
         let role = run_role_with(settings, "spinning", |runtime| async move {
             for _ in 0..3 {
                 spin::touch();
@@ -129,6 +133,23 @@ mod tests {
             runtime.blocking(|| 7).await
         });
         assert_eq!(role.unwrap().join().unwrap(), 7);
+    }
+
+    #[test]
+    fn a_role_has_the_blocking_threads_it_asks_for() {
+        let settings = RoleSettings { extra_blocking_threads: 4, ..RoleSettings::default() };
+        let role = run_role_with(settings, "many-threads", |runtime| async move {
+            // Nobody gets past it before all have got there, each on a thread of its own.
+            let all = Arc::new(Barrier::new(BLOCKING_THREADS_MAX + 4));
+            for _ in 1..BLOCKING_THREADS_MAX + 4 {
+                let all = all.clone();
+                runtime.executor.blocking(Box::new(move || {
+                    all.wait();
+                }));
+            }
+            runtime.timeout(Duration::from_secs(20), runtime.blocking(move || all.wait())).await.is_ok()
+        });
+        assert!(role.unwrap().join().unwrap());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Full and failing disks.
 
-use super::fixture::{DIRECTORY, Shard, content, index_path, open, segment_paths, settings, shards_of, small, with_node};
-use crate::target::{Target, TargetSettings};
+use super::fixture::{DIRECTORY, HangingDisk, Shard, content, index_path, open, rot, segment_paths, settings, shards_of, small, with_node};
+use crate::target::{BLOCKED_THREADS_MAX, Target, TargetSettings};
+use cairn_common::ids::ChunkId;
 use cairn_common::time::Timestamp;
-use cairn_common::wire::chunkserver::{ChunkserverError, TargetHealth};
+use cairn_common::wire::chunkserver::{ChunkserverError, ShardKey, TargetHealth};
 use cairn_runtime::sim::{Crash, DiskFaults, for_each_seed};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -147,6 +148,63 @@ fn a_disk_that_hangs_is_reported_until_it_goes_on() {
         world.sleep(Duration::from_secs(3600)).await;
         assert_eq!(target.status().health, TargetHealth::Good);
         small(1).check_on(&target).await.expect("there");
+    });
+}
+
+#[test]
+fn a_disk_that_hangs_holds_few_threads() {
+    with_node(6, |world, node| async move {
+        let (disk, runtime) = HangingDisk::under(&node.runtime());
+        let target = open(&runtime).await;
+        small(1).put_on(&target, 1, true).await.expect("stored");
+        disk.hang();
+        for number in 0..30 {
+            let asked = target.clone();
+            runtime.spawn("examine", async move { drop(asked.examine(small(1).key()).await) });
+            let asked = target.clone();
+            runtime.spawn("list", async move { drop(asked.list(ChunkId([0; 32]), None, 10).await) });
+            let asked = target.clone();
+            runtime.spawn("put", async move { drop(small(number).put_on(&asked, 1, true).await) });
+        }
+        let asked = target.clone();
+        runtime.spawn("refresh", async move { asked.refresh().await });
+        world.sleep(Duration::from_secs(60)).await;
+        assert!((5..=BLOCKED_THREADS_MAX).contains(&disk.held()), "{}", disk.held());
+        disk.go_on();
+        assert_eq!(target.sync().await, Ok(()));
+        small(29).check_on(&target).await.expect("stored at last");
+    });
+}
+
+#[test]
+fn a_shard_that_is_known_to_be_damaged_is_replaced_though_the_target_forgot() {
+    with_node(7, |_, node| async move {
+        let target = open(&node.runtime()).await;
+        // More damage than is remembered.
+        let other = small(1).key();
+        for number in 0..5000u32 {
+            let mut id = [0xff; 32];
+            id[..4].copy_from_slice(&number.to_le_bytes());
+            target.core.note_damage(&ShardKey { chunk: ChunkId(id), ..other }, &"a test");
+        }
+        let shard = small(2);
+        shard.put_on(&target, 1, true).await.expect("stored");
+        rot(&node, &shard);
+        assert_eq!(target.examine(shard.key()).await, Err(ChunkserverError::Corrupt(shard.key())));
+        target.replace(shard.put(2, true), shard.body.clone()).await.expect("stored");
+        target.examine(shard.key()).await.expect("sound");
+        shard.check_on(&target).await.expect("right");
+        // Also twice in one batch, and again after a restart.
+        let (put, replace) = (shard.put(3, true), shard.put(4, true));
+        let stored =
+            futures_util::join!(target.sync(), target.replace(put, shard.body.clone()), target.replace(replace, shard.body.clone()));
+        assert_eq!(stored, (Ok(()), Ok(()), Ok(())));
+        shard.check_on(&target).await.expect("right");
+        drop(target);
+        node.crash(Crash::PowerLoss);
+        let target = open(&node.runtime()).await;
+        target.examine(shard.key()).await.expect("kept");
+        assert_eq!(target.status().shards, 1);
     });
 }
 

@@ -9,8 +9,11 @@ use cairn_common::wire::chunkserver::{ChunkserverError, ShardHeader, ShardKey};
 use cairn_common::{erasure, hash_tree};
 use cairn_runtime::Runtime;
 use cairn_runtime::sim::{Node, World, block_on_world};
+use cairn_runtime::task::{BoxFuture, Executor, TaskHandle};
+use parking_lot::Mutex;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub const CLUSTER: ClusterKey = ClusterKey([1; 16]);
@@ -30,6 +33,49 @@ pub fn settings() -> TargetSettings {
 
 pub async fn open(runtime: &Runtime) -> Target {
     Target::open(runtime, PathBuf::from(DIRECTORY), CLUSTER, settings()).await.expect("opens")
+}
+
+/// Blocking work of a target whose disk can hang: then it is held, as threads in the kernel would be, and nothing ends.
+pub struct HangingDisk {
+    inner: Arc<dyn Executor>,
+    /// `None` while the disk is well.
+    held: Mutex<Option<Vec<Box<dyn FnOnce() + Send>>>>,
+}
+
+impl HangingDisk {
+    /// The same machine, with blocking work on such a disk.
+    pub fn under(runtime: &Runtime) -> (Arc<Self>, Runtime) {
+        let disk = Arc::new(Self { inner: runtime.executor.clone(), held: Mutex::new(None) });
+        let runtime = Runtime { executor: disk.clone(), ..runtime.clone() };
+        (disk, runtime)
+    }
+
+    pub fn hang(&self) {
+        *self.held.lock() = Some(Vec::new());
+    }
+
+    /// Threads that are stuck.
+    pub fn held(&self) -> usize {
+        self.held.lock().as_ref().map_or(0, Vec::len)
+    }
+
+    pub fn go_on(&self) {
+        let held = self.held.lock().take();
+        held.into_iter().flatten().for_each(|work| self.inner.blocking(work));
+    }
+}
+
+impl Executor for HangingDisk {
+    fn spawn(&self, name: &'static str, future: BoxFuture<'static, ()>) -> TaskHandle {
+        self.inner.spawn(name, future)
+    }
+
+    fn blocking(&self, work: Box<dyn FnOnce() + Send>) {
+        match &mut *self.held.lock() {
+            Some(held) => held.push(work),
+            None => self.inner.blocking(work),
+        }
+    }
 }
 
 /// Runs a test in the world of a seed, with one node.
@@ -131,4 +177,16 @@ pub fn shards_of(scheme: &str, chunk: &[u8]) -> Vec<Shard> {
 /// One shard of one short chunk.
 pub fn small(number: u64) -> Shard {
     shards_of("1+2", &content(number, 1000)).remove(0)
+}
+
+/// Inverts a bit in the body of a shard, wherever it lies on the node's disk.
+pub fn rot(node: &Node, shard: &Shard) {
+    let begin = &shard.body[..32];
+    for path in segment_paths(node) {
+        let stored = node.disk().read(&path).expect("a file");
+        if let Some(at) = stored.windows(begin.len()).position(|window| window == begin) {
+            return node.disk().flip_bit(&path, at as u64 + 100, 3).expect("within the file");
+        }
+    }
+    panic!("{:?} is not stored", shard.key());
 }
