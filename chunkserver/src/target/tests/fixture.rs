@@ -35,11 +35,13 @@ pub async fn open(runtime: &Runtime) -> Target {
     Target::open(runtime, PathBuf::from(DIRECTORY), CLUSTER, settings()).await.expect("opens")
 }
 
+type Work = Box<dyn FnOnce() + Send>;
+
 /// Blocking work of a target whose disk can hang: then it is held, as threads in the kernel would be, and nothing ends.
 pub struct HangingDisk {
     inner: Arc<dyn Executor>,
     /// `None` while the disk is well.
-    held: Mutex<Option<Vec<Box<dyn FnOnce() + Send>>>>,
+    held: Mutex<Option<Vec<Work>>>,
 }
 
 impl HangingDisk {
@@ -70,7 +72,7 @@ impl Executor for HangingDisk {
         self.inner.spawn(name, future)
     }
 
-    fn blocking(&self, work: Box<dyn FnOnce() + Send>) {
+    fn blocking(&self, work: Work) {
         match &mut *self.held.lock() {
             Some(held) => held.push(work),
             None => self.inner.blocking(work),
