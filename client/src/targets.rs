@@ -6,7 +6,7 @@
 mod peer;
 
 use crate::counters::Counts;
-use crate::limits::{QUICK_LIMIT, SLOW_TARGET_PAUSE};
+use crate::limits::{QUICK_LIMIT, RETRY_PAUSE_MAX, SLOW_TARGET_PAUSE};
 use crate::link::{AskError, Link, any_port};
 use crate::ports::{TargetCallError, Targets};
 use bytes::Bytes;
@@ -204,11 +204,16 @@ fn decode_answer(head: &[u8]) -> Result<ChunkserverReply, ChunkserverError> {
 async fn follow_map(pool: Weak<TargetPool>, link: Arc<Link>) {
     let mut epochs = link.epochs();
     while epochs.changed().await.is_ok() {
-        let heard = *epochs.borrow_and_update();
-        let Some(pool) = pool.upgrade() else { return };
-        let known = pool.map().epoch;
-        if heard > known {
-            pool.fetch_map(known).await;
+        loop {
+            let Some(pool) = pool.upgrade() else { return };
+            let (heard, known) = (*epochs.borrow_and_update(), pool.map().epoch);
+            if heard <= known || pool.fetch_map(known).await.epoch >= heard {
+                break;
+            }
+            // The master has gone just then, and will not speak of that map a second time.
+            let pause = pool.runtime.sleep(RETRY_PAUSE_MAX);
+            drop(pool);
+            pause.await;
         }
     }
 }
