@@ -35,6 +35,9 @@ pub enum Command {
     Umount(Umount),
     /// Show the state of the cluster.
     Status(Status),
+    /// Check that everything is there and agrees, while the cluster serves. Exits with 0 if so, 1 if something is wrong (and, with --repair, could
+    /// not be mended), 2 if it could not be checked.
+    Fsck(Fsck),
     /// Create tokens with which machines join the cluster.
     Token(Token),
 }
@@ -239,6 +242,24 @@ pub struct Status {
     /// Data directory of a master on this machine, whose own certificate is used.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["token", "identity"])]
     pub data: Option<PathBuf>,
+    /// Machine-readable.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Fsck {
+    #[command(flatten)]
+    pub access: Access,
+    /// Data directory of a master on this machine, whose own certificate is used.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["token", "identity"])]
+    pub data: Option<PathBuf>,
+    /// Have the chunkservers read and hash every shard, not only say whether it is there.
+    #[arg(long)]
+    pub deep: bool,
+    /// Mend what can be mended with certainty, and wait for it.
+    #[arg(long)]
+    pub repair: bool,
     /// Machine-readable.
     #[arg(long)]
     pub json: bool,

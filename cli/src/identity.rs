@@ -104,7 +104,7 @@ pub async fn ask(runtime: &Runtime, master: SocketAddr, credentials: Credentials
     Ok(answer?)
 }
 
-fn unreachable_master(master: SocketAddr) -> String {
+pub fn unreachable_master(master: SocketAddr) -> String {
     format!("cannot reach the master at {master}: check that this is its address, that `cairn master` runs there and that UDP reaches it")
 }
 

@@ -22,32 +22,39 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let arguments = Arguments::parse();
+    let failure = match arguments.command {
+        Command::Fsck(_) => ExitCode::from(commands::fsck::NOT_CHECKED),
+        _ => ExitCode::FAILURE,
+    };
+    match run(arguments) {
+        Ok(code) => code,
         Err(error) => {
             let sentence = sentence(&error);
             // Whoever reads standard error may be gone; a log that is a file keeps it.
             let _ = writeln!(std::io::stderr(), "cairn: {sentence}");
-            ExitCode::FAILURE
+            failure
         }
     }
 }
 
-fn run(arguments: Arguments) -> Result<()> {
+fn run(arguments: Arguments) -> Result<ExitCode> {
     let level = match arguments.command {
         Command::Master(_) | Command::Chunkserver(_) | Command::Mount(_) => Level::Serving,
         _ => Level::Warnings,
     };
     logging::start(level.with_verbosity(arguments.verbose), arguments.log.as_deref())?;
     let log = arguments.log;
+    let done = |()| ExitCode::SUCCESS;
     let result = match arguments.command {
-        Command::Master(options) => commands::master::run(options),
-        Command::Chunkserver(options) => commands::chunkserver::run(options),
-        Command::Mount(options) => commands::mount::run(options, log.as_deref()),
-        Command::Umount(options) => commands::umount::run(options),
-        Command::Up(options) => commands::up::run(options),
-        Command::Status(options) => commands::status::run(options),
-        Command::Token(options) => commands::token::run(options),
+        Command::Master(options) => commands::master::run(options).map(done),
+        Command::Chunkserver(options) => commands::chunkserver::run(options).map(done),
+        Command::Mount(options) => commands::mount::run(options, log.as_deref()).map(done),
+        Command::Umount(options) => commands::umount::run(options).map(done),
+        Command::Up(options) => commands::up::run(options).map(done),
+        Command::Status(options) => commands::status::run(options).map(done),
+        Command::Fsck(options) => commands::fsck::run(options),
+        Command::Token(options) => commands::token::run(options).map(done),
     };
     if let Err(error) = &result
         && log.is_some()

@@ -46,6 +46,10 @@ pub const EXTENT_PAGE_MAX: u32 = 4096;
 pub const CHUNK_PAGE_MAX: u32 = 4096;
 /// Shards that one message may doubt.
 pub const DOUBTED_KEYS_MAX: usize = 256;
+/// Shards that one message may ask to be examined.
+pub const EXAMINED_KEYS_MAX: usize = 64;
+/// Shards that one message may ask for.
+pub const CHECKED_KEYS_MAX: usize = 1024;
 /// Extents in one commit.
 pub const COMMIT_EXTENTS_MAX: usize = 16_384;
 /// Extents that one compaction replaces.

@@ -30,14 +30,15 @@
 //! | Meta | 6, due at, chunk | nothing | mostly dead chunks to be rewritten, the first due first |
 //! | Meta | 7 | `ExtentUsage` | |
 //! | Meta | 8 | `Rules` | |
+//! | Meta | 9 | `MendProgress` | |
 //!
 //! Every value but a raw one begins with one byte: the version of its format ([`Record::VERSION`]). Keys of Meta from 0x80
 //! on are the store's own.
 
 use crate::state::record::{
-    ChunkRecord, ChunkRecordV1, ClusterRecord, Counters, Dentry, ExtentRecord, ExtentUsage, GroupRecord, IndexEntry, Inode, PoolRecord,
-    PoolUsage, Progress, Rules, ServerRecord, SessionRecord, Shrinking, StoredChunk, StoredResult, TargetRecord, TokenRecord, Window,
-    WindowName,
+    ChunkRecord, ChunkRecordV1, ClusterRecord, Counters, Dentry, ExtentRecord, ExtentUsage, GroupRecord, IndexEntry, Inode, MendProgress,
+    PoolRecord, PoolUsage, Progress, Rules, ServerRecord, SessionRecord, Shrinking, StoredChunk, StoredResult, TargetRecord, TokenRecord,
+    Window, WindowName,
 };
 use crate::store::tables::StoreError;
 use cairn_common::codec;
@@ -106,6 +107,7 @@ records! {
     IndexEntry, 1, "a place in a listing";
     ExtentRecord, 1, "an extent";
     Shrinking, 1, "a file that shrinks";
+    MendProgress, 1, "the last repair";
     StoredChunk, 1, "a queued deletion";
     ChunkRecordV1, 1, "a chunk";
     SessionRecord, 1, "a session";
@@ -440,6 +442,10 @@ pub fn shrinking(ino: Ino) -> Key {
 
 pub fn shrinking_start() -> Key {
     Key::new().byte(3)
+}
+
+pub fn mend_progress() -> Key {
+    Key::new().byte(9)
 }
 
 pub fn parse_shrinking(key: &[u8]) -> Result<Ino, StoreError> {

@@ -6,8 +6,10 @@ use crate::target::{Put, Target, check_key};
 use bytes::Bytes;
 use cairn_common::codec;
 use cairn_common::ids::{Incarnation, TargetId};
-use cairn_common::limits::{DOUBTED_KEYS_MAX, MESSAGE_BODY_BYTES_MAX, MIB};
-use cairn_common::wire::chunkserver::{ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, TargetStatus};
+use cairn_common::limits::{DOUBTED_KEYS_MAX, EXAMINED_KEYS_MAX, MESSAGE_BODY_BYTES_MAX, MIB};
+use cairn_common::wire::chunkserver::{
+    ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, ShardKey, ShardVerdict, TargetStatus,
+};
 use cairn_common::wire::master::Role;
 use cairn_runtime::network::{Connection, Endpoint, IncomingCall, Message, Peer};
 use std::sync::Arc;
@@ -68,7 +70,7 @@ impl Server {
         }
         let known = target_of(&request).filter(|id| self.shared.target(*id).is_some());
         let body_bytes = body_bytes(&request, &message.body)?;
-        if peer.has_role(Role::Client) {
+        if peer.has_role(Role::Client) && is_foreground(&request) {
             self.shared.healer.pacer.note_foreground();
         }
         let _turn = self.admission.turn(&self.shared.runtime, known, body_bytes).await?;
@@ -109,8 +111,32 @@ impl Server {
                     false => return Err(ChunkserverError::NoSuchTarget(target)),
                 }
             }
+            ChunkserverRequest::Examine { target, keys } => self.examine(target, &keys).await?,
         };
         Ok((reply, Bytes::new()))
+    }
+
+    /// Paced like repair: an operator who wants everything read over must not slow down those who work.
+    async fn examine(&self, target: TargetId, keys: &[ShardKey]) -> Result<ChunkserverReply, ChunkserverError> {
+        if keys.len() > EXAMINED_KEYS_MAX {
+            return Err(ChunkserverError::Malformed(format!("{} shards are more than {EXAMINED_KEYS_MAX}", keys.len())));
+        }
+        let target = self.target(target)?;
+        let (mut verdicts, mut read) = (Vec::with_capacity(keys.len()), 0);
+        for key in keys {
+            verdicts.push(match target.examine(*key).await {
+                Ok(bytes) => {
+                    read += u64::from(bytes);
+                    self.shared.healer.pacer.take(bytes.into()).await;
+                    ShardVerdict::Sound
+                }
+                Err(ChunkserverError::NoSuchShard(_)) => ShardVerdict::Missing,
+                Err(ChunkserverError::Corrupt(_)) => ShardVerdict::Damaged,
+                Err(ChunkserverError::Unavailable) => ShardVerdict::Unknown,
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(ChunkserverReply::Examined { verdicts, bytes: read })
     }
 
     async fn sync(&self, target: TargetId, incarnation: Incarnation) -> Result<ChunkserverReply, ChunkserverError> {
@@ -137,7 +163,24 @@ fn may_ask(peer: &Peer, request: &ChunkserverRequest) -> bool {
         | ChunkserverRequest::Sync { .. }
         | ChunkserverRequest::Check { .. }
         | ChunkserverRequest::Doubt { .. }
+        | ChunkserverRequest::Examine { .. }
         | ChunkserverRequest::Status => is_server || peer.has_role(Role::Client),
+    }
+}
+
+/// Whether somebody waits for bytes. The questions of an operator's check are none of these.
+fn is_foreground(request: &ChunkserverRequest) -> bool {
+    match request {
+        ChunkserverRequest::Put { .. }
+        | ChunkserverRequest::Get { .. }
+        | ChunkserverRequest::Proof { .. }
+        | ChunkserverRequest::Fetch { .. }
+        | ChunkserverRequest::Sync { .. }
+        | ChunkserverRequest::Delete { .. } => true,
+        ChunkserverRequest::Check { .. }
+        | ChunkserverRequest::Doubt { .. }
+        | ChunkserverRequest::Examine { .. }
+        | ChunkserverRequest::Status => false,
     }
 }
 
@@ -150,6 +193,7 @@ fn target_of(request: &ChunkserverRequest) -> Option<TargetId> {
         | ChunkserverRequest::Check { target, .. }
         | ChunkserverRequest::Fetch { target, .. }
         | ChunkserverRequest::Doubt { target, .. }
+        | ChunkserverRequest::Examine { target, .. }
         | ChunkserverRequest::Delete { target, .. } => Some(*target),
         ChunkserverRequest::Status => None,
     }
@@ -164,7 +208,7 @@ fn body_bytes(request: &ChunkserverRequest, body: &Bytes) -> Result<usize, Chunk
             Err(ChunkserverError::Malformed(format!("{bytes} bytes are more than a shard")))
         }
         ChunkserverRequest::Get { bytes, .. } => Ok(*bytes as usize),
-        ChunkserverRequest::Fetch { .. } => Ok(MIB as usize),
+        ChunkserverRequest::Fetch { .. } | ChunkserverRequest::Examine { .. } => Ok(MIB as usize),
         _ => Ok(0),
     }
 }

@@ -10,7 +10,7 @@ use cairn_common::ids::{Incarnation, MapEpoch, ServerId, TargetId};
 use cairn_common::scheme::Scheme;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::{
-    ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, ShardHeader, ShardKey, TargetHealth,
+    ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, ShardHeader, ShardKey, ShardVerdict, TargetHealth,
 };
 use cairn_common::wire::master::{MasterAnswer, MasterError, MasterReply, MasterRequest, Role};
 use cairn_runtime::Runtime;
@@ -196,6 +196,35 @@ fn a_client_stores_and_reads_and_may_not_delete() {
         assert_eq!(ask(&client, &delete, b"").await.0, Err(ChunkserverError::Denied));
         let master = cluster.connect(Role::Master).await;
         assert_eq!(ask(&master, &delete, b"").await.0, Ok(ChunkserverReply::Deleted { shards: 1 }));
+    });
+}
+
+#[test]
+fn shards_are_examined_on_the_disk() {
+    in_cluster(7, |cluster| async move {
+        start_master(&cluster.master, &cluster.book);
+        let _serving = cluster.start(&["/a"]).await;
+        cluster.until("registered", |book| book.heartbeats > 0).await;
+        let client = cluster.connect(Role::Client).await;
+        let (sound, spoiled, missing) = (b"these stay as they are", b"these will be spoiled", b"these were never put");
+        ask(&client, &put(T1, sound), sound).await.0.expect("stored");
+        ask(&client, &put(T1, spoiled), spoiled).await.0.expect("stored");
+        let disk = cluster.server.disk();
+        let at = |path: &PathBuf| {
+            let content = disk.read(path).ok()?;
+            content.windows(spoiled.len()).position(|bytes| bytes == spoiled)
+        };
+        let (path, at) = disk.files().into_iter().find_map(|path| Some((path.clone(), at(&path)?))).expect("it is stored somewhere");
+        disk.flip_bit(&path, at as u64 + 3, 1).expect("flipped");
+
+        let keys = vec![key_of(sound), key_of(missing), key_of(spoiled)];
+        let examine = |keys| ChunkserverRequest::Examine { target: T1, keys };
+        let (answer, _) = ask(&client, &examine(keys.clone()), b"").await;
+        let Ok(ChunkserverReply::Examined { verdicts, bytes }) = answer else { panic!("{answer:?}") };
+        assert_eq!(verdicts, [ShardVerdict::Sound, ShardVerdict::Missing, ShardVerdict::Damaged]);
+        assert!(bytes >= sound.len() as u64, "{bytes} bytes were read");
+        let too_many = ask(&client, &examine(vec![key_of(sound); 65]), b"").await.0;
+        assert!(matches!(too_many, Err(ChunkserverError::Malformed(_))), "{too_many:?}");
     });
 }
 

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod chunkserver;
+pub mod fsck;
 pub mod master;
 pub mod mount;
 pub mod repair;
@@ -20,16 +21,18 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 /// Runs a command's work on a thread and runtime of its own, and waits for it. A panic anywhere then ends the process.
-fn in_role<F>(name: &'static str, work: impl FnOnce(Runtime) -> F + Send + 'static) -> Result<()>
+fn in_role<T, F>(name: &'static str, work: impl FnOnce(Runtime) -> F + Send + 'static) -> Result<T>
 where
-    F: Future<Output = Result<()>> + 'static,
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + 'static,
 {
     in_role_with(RoleSettings::default(), name, work)
 }
 
-fn in_role_with<F>(settings: RoleSettings, name: &'static str, work: impl FnOnce(Runtime) -> F + Send + 'static) -> Result<()>
+fn in_role_with<T, F>(settings: RoleSettings, name: &'static str, work: impl FnOnce(Runtime) -> F + Send + 'static) -> Result<T>
 where
-    F: Future<Output = Result<()>> + 'static,
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + 'static,
 {
     panics::end_the_process();
     let thread = real::run_role_with(settings, name, work).with_context(|| format!("cannot start the {name} thread"))?;

@@ -52,6 +52,19 @@ pub enum ChunkserverRequest {
     Fetch { target: TargetId, key: ShardKey },
     /// The asker found these shards missing, unreadable or wrong: look at them, and repair what is not as it should be.
     Doubt { target: TargetId, keys: Vec<ShardKey> },
+    /// Reads these shards from the disk and checks them against their hashes, as the scrub does.
+    Examine { target: TargetId, keys: Vec<ShardKey> },
+}
+
+/// What a chunkserver says of one of its shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShardVerdict {
+    Sound,
+    Missing,
+    /// It can't be read, or is not what it should be. It will be repaired.
+    Damaged,
+    /// It could not be told just now.
+    Unknown,
 }
 
 /// The block chaining values of one data shard and the way from it to the chunk id (design section 3).
@@ -93,6 +106,11 @@ pub enum ChunkserverReply {
     },
     /// They will be looked at, as far as there is room in the queue.
     Doubted,
+    /// One verdict per key asked for; `bytes` were read.
+    Examined {
+        verdicts: Vec<ShardVerdict>,
+        bytes: u64,
+    },
 }
 
 /// A target as its chunkserver reports it.

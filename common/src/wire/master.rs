@@ -6,6 +6,7 @@ use crate::extent::{ChunkInfo, Extent, ExtentPage, NewChunk};
 use crate::ids::{ChunkId, DirCookie, Incarnation, Ino, MapEpoch, PoolId, Sequence, ServerId, SessionId, TargetId};
 use crate::map::{ClusterMap, Pool, Target, TargetState};
 use crate::time::Timestamp;
+use crate::wire::check::{CheckReport, CheckWork};
 use crate::wire::chunkserver::TargetStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -166,6 +167,17 @@ pub enum MasterRequest {
     CompactionWork {
         session: SessionId,
         done: bool,
+    },
+
+    // ---- operators: checks
+    /// Starts a check; there is one at a time.
+    BeginCheck {
+        work: CheckWork,
+    },
+    /// How far the check is, and what it found from finding number `from` on. A check that nobody asks about ends.
+    FollowCheck {
+        check: u64,
+        from: u64,
     },
 }
 
@@ -438,6 +450,10 @@ pub enum MasterReply {
     },
     /// `None`: nothing at present.
     CompactionWork(Option<CompactionWork>),
+    CheckBegun {
+        check: u64,
+    },
+    Check(CheckReport),
 }
 
 /// Space and inodes of the whole cluster.

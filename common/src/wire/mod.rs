@@ -1,6 +1,7 @@
 //! Messages between the roles. A message is a head (postcard) and a body (raw bytes: the content of one shard range).
 //! docs/wire-protocol.md describes the frames. Every head decodes under `limits::MESSAGE_HEAD_BYTES_MAX`.
 
+pub mod check;
 pub mod chunkserver;
 pub mod master;
 

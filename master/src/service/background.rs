@@ -28,6 +28,7 @@ pub fn start(master: &Arc<Master>) -> Vec<TaskGuard> {
         runtime.spawn("master sessions", end_silent_sessions(master.clone())),
         runtime.spawn("master shrink", remove_extents(master.clone())),
         runtime.spawn("master collect", collect_chunks(master.clone())),
+        runtime.spawn("master check", run_checks(master.clone())),
     ];
     tasks.into_iter().map(|task| task.abort_on_drop()).collect()
 }
@@ -36,6 +37,10 @@ fn report(what: &str, result: Result<(), MasterError>) {
     if let Err(error) = result {
         tracing::warn!("{what}: {error}");
     }
+}
+
+async fn run_checks(master: Arc<Master>) {
+    master.run_checks().await;
 }
 
 async fn watch_targets(master: Arc<Master>) {

@@ -121,6 +121,8 @@ impl Master {
             MasterRequest::SlotsComplete { server, incarnation, slots } => self.settle(caller, server, incarnation, slots).await,
             MasterRequest::ChangeServer { server, change, insist } => self.change_server(server, change, insist).await,
             MasterRequest::CompactionWork { session, done } => self.compaction_work(caller, session, done).await,
+            MasterRequest::BeginCheck { work } => self.begin_check(work),
+            MasterRequest::FollowCheck { check, from } => self.follow_check(check, from),
         }
     }
 }
@@ -153,6 +155,8 @@ fn check_role(peer: &Peer, request: &MasterRequest) -> Result<(), MasterError> {
         | MasterRequest::SyncLog
         | MasterRequest::CompactionWork { .. }
         | MasterRequest::ChangeServer { .. }
+        | MasterRequest::BeginCheck { .. }
+        | MasterRequest::FollowCheck { .. }
         | MasterRequest::CreateToken { .. } => (is_client, Role::Client),
     };
     if may { Ok(()) } else { Err(MasterError::Denied { needed }) }

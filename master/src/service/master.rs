@@ -1,5 +1,6 @@
 //! What all parts of the master share, and the way of a command into the state.
 
+use super::check::Checks;
 use super::compaction::Desk;
 use super::server_table::ServerTable;
 use super::session_table::SessionTable;
@@ -52,6 +53,7 @@ pub struct Master {
     pub desk: Mutex<Desk>,
     /// Rung when targets have joined or may have changed.
     pub targets_changed: Notify,
+    pub checks: Checks,
     map: Mutex<Arc<ClusterMap>>,
     /// The map that placement left: it has nothing to add until there is another.
     pub placed_epoch: Mutex<MapEpoch>,
@@ -88,6 +90,7 @@ impl Master {
             servers: Mutex::new(servers),
             desk: Mutex::default(),
             targets_changed: Notify::new(),
+            checks: Checks::default(),
             placed_epoch: Mutex::new(MapEpoch(0)),
             placement_waits: Mutex::new(None),
             started: now,

@@ -6,11 +6,13 @@
 //! - [`session_table`] and [`server_table`] are soft state: who has what open, who was heard when. Pure, lost with the process;
 //!   clients and chunkservers bring it back when they return.
 //! - [`placing`] decides when slots move; [`operator`] what drain, undrain and remove mean. Pure.
+//! - [`check`] runs checks of the tables for `cairn fsck`.
 //! - [`background`] does what nobody asks for: ends silent sessions, watches targets, removes extents, collects chunks.
 //!
 //! Everything runs on one thread, and between a look at the state and the command that rests on it there is no await.
 
 mod background;
+mod check;
 mod cluster;
 mod collector;
 mod compaction;

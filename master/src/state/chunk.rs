@@ -129,7 +129,7 @@ pub fn note_sparseness(edit: &mut Edit<'_, '_>, id: ChunkId, record: &mut ChunkR
 }
 
 /// Keeps `died` and the queue of dead chunks in step with `references`.
-fn note_death(edit: &mut Edit<'_, '_>, id: ChunkId, record: &mut ChunkRecord) {
+pub fn note_death(edit: &mut Edit<'_, '_>, id: ChunkId, record: &mut ChunkRecord) {
     match (record.references, record.died) {
         (0, None) => {
             record.died = Some(edit.at);

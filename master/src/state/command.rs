@@ -4,9 +4,9 @@
 //! service must never let run backwards), fresh numbers come from its place in the log and from counters in the tables.
 //! Commands are stored in the log, so variants and fields are only ever added at the end.
 
-use crate::state::record::{Rules, WindowName};
+use crate::state::record::{Rules, Span, WindowName};
 use cairn_common::attributes::Owner;
-use cairn_common::ids::{ChunkId, Incarnation, Ino, PoolId, Sequence, ServerId, SessionId, TargetId};
+use cairn_common::ids::{ChunkId, DirCookie, Incarnation, Ino, LogIndex, PoolId, Sequence, ServerId, SessionId, TargetId};
 use cairn_common::map::TargetState;
 use cairn_common::scheme::Scheme;
 use cairn_common::time::Timestamp;
@@ -117,6 +117,168 @@ pub enum Command {
         windows: Vec<WindowName>,
         chunks: Vec<ChunkId>,
     },
+    /// Sets right what a check of the tables has found. `seen` is the last command that the check saw, `batch` counts the commands
+    /// that rest on it from 1 on: differences that were mended already can't be mended twice.
+    Mend {
+        seen: LogIndex,
+        batch: u64,
+        mends: Vec<Mend>,
+    },
+}
+
+/// One repair of the tables. Each does what it says and leaves all other differences as they are, so that several may rest on
+/// the same check. Counts come as differences, which no command changes: what is done between the check and the repair keeps them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mend {
+    /// To the link count.
+    Links {
+        ino: Ino,
+        by: i64,
+    },
+    /// To the size of a directory.
+    Entries {
+        ino: Ino,
+        by: i64,
+    },
+    Allocated {
+        ino: Ino,
+        by: i64,
+    },
+    XattrBytes {
+        ino: Ino,
+        by: i64,
+    },
+    /// To a chunk; when it died or is to be rewritten, and both queues, follow.
+    ChunkUses {
+        chunk: ChunkId,
+        references: i64,
+        live_bytes: i64,
+    },
+    Usage {
+        pool: PoolId,
+        chunks: i64,
+        chunk_bytes: i64,
+    },
+    /// To the number of inodes.
+    Inodes {
+        by: i64,
+    },
+    /// The next inode number is above this one.
+    NextIno {
+        above: Ino,
+    },
+    /// Content of an inode that is missing gets an inode: under the names that it has, or else in `lost+found`.
+    Revive {
+        ino: Ino,
+        size: u64,
+        allocated: u64,
+        xattr_list_bytes: u32,
+        names: u32,
+    },
+    /// The size reaches to the end of the content.
+    GrowToContent {
+        ino: Ino,
+    },
+    /// The queue of files that shrink says what the inode says.
+    Cut {
+        ino: Ino,
+    },
+    /// The entry calls the inode what it is.
+    SetKind {
+        parent: Ino,
+        name: Vec<u8>,
+    },
+    SetParent {
+        ino: Ino,
+        from: Ino,
+        to: Ino,
+    },
+    /// The entry gets its place in the listing.
+    List {
+        parent: Ino,
+        name: Vec<u8>,
+    },
+    /// The place in the listing goes, if no entry has it.
+    Unlist {
+        parent: Ino,
+        cookie: DirCookie,
+    },
+    /// An entry goes: of an inode that does not exist, or of a directory that has another name.
+    DropEntry {
+        parent: Ino,
+        name: Vec<u8>,
+    },
+    /// An entry moves to `lost+found`.
+    Rehome {
+        parent: Ino,
+        name: Vec<u8>,
+    },
+    /// An inode without a name gets one in `lost+found`; `by`, to the link count, makes it right with that name.
+    Adopt {
+        ino: Ino,
+        by: i64,
+    },
+    /// A removed inode that nobody holds goes.
+    Free {
+        ino: Ino,
+    },
+    /// Both rows of a holder are there, if there is such a session and such an inode; else neither.
+    Holder {
+        ino: Ino,
+        session: SessionId,
+    },
+    /// Extended attributes of an inode that does not exist go.
+    DropXattrs {
+        ino: Ino,
+    },
+    /// A row of the queue of dead chunks goes, if the chunk did not die then.
+    DeadRow {
+        died: Timestamp,
+        chunk: ChunkId,
+    },
+    /// A result goes: of a session that does not exist, or that was acknowledged.
+    DropResult {
+        session: SessionId,
+        sequence: Sequence,
+    },
+    /// To the number of extents and their bytes.
+    Extents {
+        extents: i64,
+        bytes: i64,
+    },
+    /// The window is counted again; its place in the queue follows.
+    Window {
+        name: WindowName,
+    },
+    /// A row of the queue of windows goes, if the window is not due then.
+    DueWindowRow {
+        due: Timestamp,
+        name: WindowName,
+    },
+    /// A row of the queue of mostly dead chunks goes, if the chunk is not due then.
+    SparseRow {
+        due: Timestamp,
+        chunk: ChunkId,
+    },
+    /// The chunk may be named in here, too.
+    Widen {
+        chunk: ChunkId,
+        span: Span,
+    },
+}
+
+impl Mend {
+    /// In which order they are done: counts first, so that what changes names and removes inodes finds them right.
+    pub fn rank(&self) -> u8 {
+        match self {
+            Mend::ChunkUses { .. } | Mend::Usage { .. } | Mend::Inodes { .. } | Mend::NextIno { .. } => 0,
+            Mend::Extents { .. } | Mend::Window { .. } | Mend::DueWindowRow { .. } | Mend::SparseRow { .. } | Mend::Widen { .. } => 0,
+            Mend::Links { .. } | Mend::Entries { .. } | Mend::Allocated { .. } | Mend::XattrBytes { .. } => 1,
+            Mend::Revive { .. } | Mend::GrowToContent { .. } | Mend::Cut { .. } | Mend::SetKind { .. } | Mend::SetParent { .. } => 2,
+            Mend::List { .. } | Mend::Unlist { .. } | Mend::DropEntry { .. } | Mend::Rehome { .. } | Mend::Adopt { .. } => 3,
+            Mend::Free { .. } | Mend::Holder { .. } | Mend::DropXattrs { .. } | Mend::DeadRow { .. } | Mend::DropResult { .. } => 4,
+        }
+    }
 }
 
 /// What `Initialise` needs.

@@ -8,30 +8,29 @@
 //! - [`chunk`]: reference counts; [`collect`]: the way of a dead chunk.
 //! - [`window`]: how many extents parts of files have; [`compaction`]: what should be rewritten.
 //! - [`cluster`]: chunkservers, targets, placement; [`token`]: who may join.
-//! - [`read`]: everything that is asked without changing anything; [`check`]: are the tables sound?
+//! - [`read`]: everything that is asked without changing anything; [`mend`]: what [`crate::check`] has found is set right.
 //!
 //! A refused command changes nothing. One that is too large does a part and says [`Outcome::Again`].
 
-pub mod check;
 mod chunk;
 mod cluster;
 mod collect;
 pub mod command;
 pub mod compaction;
 mod edit;
+pub mod mend;
 mod namespace;
-mod orphan;
+pub mod orphan;
 pub mod outcome;
 pub mod read;
 pub mod record;
 mod session;
 mod token;
-mod window;
+pub mod window;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-pub use check::check;
 pub use command::{Command, Stamped};
 pub use outcome::{Attempt, Failure, Outcome};
 
@@ -75,5 +74,6 @@ fn perform(edit: &mut Edit<'_, '_>, command: &Command) -> Attempt<Outcome> {
         Command::SkipNumbers => cluster::skip_numbers(edit),
         Command::SetRules(rules) => cluster::set_rules(edit, rules),
         Command::PassOver { windows, chunks } => compaction::pass_over(edit, windows, chunks),
+        Command::Mend { seen, batch, mends } => mend::mend(edit, *seen, *batch, mends),
     }
 }

@@ -104,13 +104,14 @@ fn release(edit: &mut Edit<'_, '_>, ino: Ino, session: SessionId) -> Result<bool
     Ok(true)
 }
 
-fn release_row(edit: &mut Edit<'_, '_>, ino: Ino, session: SessionId) {
+/// Removes both rows of a holder.
+pub fn release_row(edit: &mut Edit<'_, '_>, ino: Ino, session: SessionId) {
     edit.delete(Table::Orphans, &keys::orphan(ino, session));
     edit.delete(Table::Orphans, &keys::held(session, ino));
 }
 
 /// Removes an inode that has neither name nor holder. Extents beyond the first steps stay for `Command::Shrink`.
-fn discard(edit: &mut Edit<'_, '_>, ino: Ino, inode: &Inode) -> Result<(), StoreError> {
+pub fn discard(edit: &mut Edit<'_, '_>, ino: Ino, inode: &Inode) -> Result<(), StoreError> {
     let mut counters = edit.counters()?;
     counters.inodes = counters.inodes.saturating_sub(1);
     edit.put_counters(&counters);

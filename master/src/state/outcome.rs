@@ -37,6 +37,10 @@ pub enum Outcome {
     Placed {
         epoch: MapEpoch,
     },
+    /// `Mend`: which were done; the others do not fit any more, or are not needed.
+    Mended {
+        done: Vec<bool>,
+    },
 }
 
 /// Why something was not read or not done.

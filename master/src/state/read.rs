@@ -24,7 +24,7 @@ use cairn_common::time::Timestamp;
 use cairn_common::wire::master::{MasterError, Mutation, MutationReply, SequenceRange};
 use std::collections::BTreeMap;
 
-pub use crate::state::cluster::{DEFAULT_POOL, domains, keeps_slots, servers, targets};
+pub use crate::state::cluster::{DEFAULT_POOL, domains, groups, keeps_slots, pools, servers, targets};
 
 // ---- the namespace
 

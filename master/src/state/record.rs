@@ -4,7 +4,7 @@ use crate::keys::{self, Record};
 use crate::store::tables::{Reader, StoreError, Table};
 use cairn_common::attributes::{Attributes, FileKind};
 use cairn_common::extent::{ChunkInfo, Extent, SlotMask};
-use cairn_common::ids::{ChunkId, DirCookie, Incarnation, Ino, MapEpoch, PoolId, Sequence, ServerId};
+use cairn_common::ids::{ChunkId, DirCookie, Incarnation, Ino, LogIndex, MapEpoch, PoolId, Sequence, ServerId};
 use cairn_common::limits::DELETION_GRACE;
 use cairn_common::map::{Slot, TargetState};
 use cairn_common::scheme::Scheme;
@@ -272,6 +272,10 @@ impl Span {
         Self { first: place, last: place }
     }
 
+    pub fn covers(self, place: Place) -> bool {
+        self.first <= place && place <= self.last
+    }
+
     /// The shortest span around both.
     pub fn and(self, other: Self) -> Self {
         Self { first: self.first.min(other.first), last: self.last.max(other.last) }
@@ -359,6 +363,18 @@ pub struct Progress {
 /// The answer to a mutation, kept for a retry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredResult(pub Result<MutationReply, MasterError>);
+
+// ---- repairs
+
+/// The last repair of the tables: see `Command::Mend`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MendProgress {
+    /// What it rested on.
+    pub seen: LogIndex,
+    pub batch: u64,
+    /// When it was done itself.
+    pub done: LogIndex,
+}
 
 // ---- the cluster
 

@@ -80,6 +80,19 @@ pub fn pass_over(edit: &mut Edit<'_, '_>, rules: &Rules, name: WindowName) -> Re
     Ok(())
 }
 
+/// Counts a window whose row was found to be wrong, and puts it into the queue if it is due.
+pub fn recount(edit: &mut Edit<'_, '_>, name: WindowName) -> Result<(), StoreError> {
+    let rules = Rules::of(edit.reader())?;
+    let known: Option<Window> = edit.fetch(Table::Meta, &keys::window(name))?;
+    let extents = count(edit.reader(), name)?;
+    if let Some(due) = known.and_then(|known| known.due) {
+        // It may be missing there.
+        edit.put_raw(Table::Meta, &keys::due_window(due, name), Vec::new());
+    }
+    store(edit, &rules, name, known, extents);
+    Ok(())
+}
+
 fn store(edit: &mut Edit<'_, '_>, rules: &Rules, name: WindowName, known: Option<Window>, extents: u32) {
     let known_due = known.and_then(|known| known.due);
     let floor = known.map_or(0, |known| known.floor.min(extents));

@@ -6,9 +6,9 @@
 use super::tables::{Changes, Reader, StoreError, Table, Value, Visit, disk_error, key_range};
 use cairn_common::ids::LogIndex;
 use cairn_common::time::Timestamp;
-use cairn_runtime::disk::{Disk, OpenMode};
+use cairn_runtime::disk::{Disk, DiskFile, OpenMode};
 use cairn_runtime::redb_file::RedbFile;
-use redb::{ReadOnlyTable, ReadableDatabase, TableDefinition};
+use redb::{ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableDefinition};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +35,7 @@ pub struct Position {
 /// An open file of tables.
 pub struct Database {
     redb: redb::Database,
+    file: Arc<dyn DiskFile>,
 }
 
 impl Database {
@@ -67,8 +68,9 @@ impl Database {
 
     fn open_file(disk: &dyn Disk, path: &Path, mode: OpenMode, cache_bytes: usize) -> Result<Self, StoreError> {
         let file = disk.open(path, mode).map_err(|error| disk_error("open", path, &error))?;
-        let redb = redb::Database::builder().set_cache_size(cache_bytes).create_with_backend(RedbFile(file)).map_err(store_error)?;
-        Ok(Self { redb })
+        let redb =
+            redb::Database::builder().set_cache_size(cache_bytes).create_with_backend(RedbFile(file.clone())).map_err(store_error)?;
+        Ok(Self { redb, file })
     }
 
     /// Applies changes and says how far they go, in one durable commit. Blocks.
@@ -108,6 +110,11 @@ impl Database {
         Ok(View { tables: tables.collect::<Result<_, _>>()? })
     }
 
+    /// How large the file is.
+    pub fn bytes(&self) -> Result<u64, StoreError> {
+        self.file.len().map_err(|error| StoreError::Disk(format!("the tables: {error}")))
+    }
+
     /// How far the last commit went. Blocks briefly.
     pub fn position(&self) -> Result<Position, StoreError> {
         let read = || -> Result<Option<Vec<u8>>, redb::Error> {
@@ -123,6 +130,13 @@ impl Database {
 pub struct View {
     /// By code of the table.
     tables: Vec<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+}
+
+impl View {
+    /// Rows of all tables.
+    pub fn rows(&self) -> Result<u64, StoreError> {
+        self.tables.iter().map(|table| table.len().map_err(store_error)).sum()
+    }
 }
 
 impl Reader for View {

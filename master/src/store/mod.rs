@@ -18,4 +18,4 @@ pub mod tables;
 mod tests;
 
 pub use database::{Database, Position};
-pub use table_store::{Machine, OpenError, Store, StoreSettings, lock_directory, make_directory, read_offline};
+pub use table_store::{Machine, OpenError, Snapshot, Store, StoreSettings, lock_directory, make_directory, read_offline};

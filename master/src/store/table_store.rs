@@ -4,7 +4,7 @@ use super::database::{Database, Position, View};
 use super::log::CommandLog;
 use super::log::recover::{Recovered, recover};
 use super::memtable::Memtable;
-use super::tables::{Batch, Changes, Overlay, Reader, StoreError, disk_error};
+use super::tables::{Batch, Changes, Overlay, Reader, StoreError, Table, Value, Visit, disk_error};
 use cairn_common::codec;
 use cairn_common::ids::LogIndex;
 use cairn_common::time::Timestamp;
@@ -205,9 +205,50 @@ impl<M: Machine> Store<M> {
         self.core.log.fail(error);
     }
 
+    /// The tables as they are now, to be looked at in peace: see [`Snapshot`].
+    pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let _turn = self.core.flushing.lock().await;
+        self.core.flush_frozen().await.inspect_err(|error| self.core.log.fail(error))?;
+        let core = self.core.clone();
+        // Nothing is flushed meanwhile: view and position are of the same commit.
+        self.core.runtime.blocking(move || Snapshot::of(&core.database)).await
+    }
+
+    /// By how much the file of the tables has grown since a snapshot was taken.
+    pub fn growth_since(&self, snapshot: &Snapshot) -> Result<u64, StoreError> {
+        Ok(self.core.database.bytes()?.saturating_sub(snapshot.file_bytes))
+    }
+
     /// Writes everything to redb. Before an orderly end, so that the next start has nothing to replay.
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.core.flush().await
+    }
+}
+
+/// The tables as a commit to redb left them. Reading it disturbs nobody. What is replaced meanwhile keeps its place in the file until the
+/// snapshot is dropped, so its holder watches [`Store::growth_since`].
+pub struct Snapshot {
+    view: View,
+    pub position: Position,
+    pub rows: u64,
+    /// How large the file was.
+    pub file_bytes: u64,
+}
+
+impl Snapshot {
+    fn of(database: &Database) -> Result<Self, StoreError> {
+        let view = database.view()?;
+        Ok(Self { rows: view.rows()?, position: database.position()?, file_bytes: database.bytes()?, view })
+    }
+}
+
+impl Reader for Snapshot {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, StoreError> {
+        self.view.get(table, key)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], until: Option<&[u8]>, reverse: bool, visit: Visit<'_>) -> Result<(), StoreError> {
+        self.view.scan(table, from, until, reverse, visit)
     }
 }
 

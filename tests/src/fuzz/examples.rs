@@ -8,10 +8,11 @@ use cairn_common::codec::encode;
 use cairn_common::error::FsError;
 use cairn_common::extent::{ChunkInfo, Extent, ExtentPage, NewChunk, SlotMask};
 use cairn_common::hash_tree;
-use cairn_common::ids::{ChunkId, DirCookie, Hash, Incarnation, Ino, MapEpoch, PoolId, Sequence, ServerId, SessionId, TargetId};
+use cairn_common::ids::{ChunkId, DirCookie, Hash, Incarnation, Ino, LogIndex, MapEpoch, PoolId, Sequence, ServerId, SessionId, TargetId};
 use cairn_common::map::{ClusterMap, Group, Pool, Slot, Target, TargetState};
 use cairn_common::scheme::{ChunkLayout, Scheme};
 use cairn_common::time::Timestamp;
+use cairn_common::wire::check::CheckWork;
 use cairn_common::wire::chunkserver::{
     ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, ShardHeader, ShardKey, ShardProof,
 };
@@ -20,6 +21,7 @@ use cairn_common::wire::master::{
     MutationReply, RenameMode, Role, SequenceRange,
 };
 use cairn_master::keys::{self, Record};
+use cairn_master::state::command::Mend;
 use cairn_master::state::record::{ChunkRecord, Counters, ExtentRecord, Rules, Span, StoredChunk, Window};
 use cairn_master::state::{Command, Stamped};
 use cairn_runtime::pki::{Authority, Token, generate_key};
@@ -108,6 +110,7 @@ pub fn master_requests() -> Vec<Vec<u8>> {
         MasterRequest::ReadDirectory { ino: Ino::ROOT, after: DirCookie(4), limit: 100, with_attributes: true },
         MasterRequest::Join { secret: vec![1; 16], role: Role::Client, public_key: vec![2; 90] },
         MasterRequest::Heartbeat { server: ServerId(1), incarnation: Incarnation(2), known: MapEpoch(3), targets: Vec::new() },
+        MasterRequest::BeginCheck { work: CheckWork::Users { chunks: vec![shard_header().key.chunk; 3] } },
     ]);
     requests.iter().map(encode).collect()
 }
@@ -178,6 +181,7 @@ pub fn chunkserver_requests() -> Vec<Vec<u8>> {
         },
         ChunkserverRequest::Get { target: TargetId(1), key: shard_header().key, offset: 4096, bytes: 8192, with_proof: true },
         ChunkserverRequest::Check { target: TargetId(1), keys: vec![shard_header().key; 7] },
+        ChunkserverRequest::Examine { target: TargetId(1), keys: vec![shard_header().key; 5] },
     ];
     requests.iter().map(encode).collect()
 }
@@ -216,7 +220,13 @@ pub fn commands() -> Vec<Vec<u8>> {
         holders: vec![SessionId(1)],
         mutation,
     };
-    let commands = mutations().into_iter().map(mutate);
+    let mends = vec![
+        Mend::Links { ino: Ino(5), by: -3 },
+        Mend::DropEntry { parent: Ino(5), name: b"gone".to_vec() },
+        Mend::Widen { chunk: shard_header().key.chunk, span: Span::EVERYTHING },
+    ];
+    let mend = Command::Mend { seen: LogIndex(7), batch: 1, mends };
+    let commands = mutations().into_iter().map(mutate).chain([mend]);
     commands.map(|command| encode(&Stamped { at: Timestamp::from_nanos(9), command })).collect()
 }
 

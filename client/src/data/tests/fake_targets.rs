@@ -287,9 +287,10 @@ impl TargetStore {
                 requests.doubts += 1;
                 reply(ChunkserverReply::Doubted)
             }
-            ChunkserverRequest::Delete { .. } | ChunkserverRequest::Fetch { .. } | ChunkserverRequest::Status => {
-                Err(ChunkserverError::Denied)
-            }
+            ChunkserverRequest::Delete { .. }
+            | ChunkserverRequest::Fetch { .. }
+            | ChunkserverRequest::Examine { .. }
+            | ChunkserverRequest::Status => Err(ChunkserverError::Denied),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What survives what, and the end of a master.
 
 use super::support::{Asker, creation, settings, start, start_with};
+use crate::check::check;
 use crate::dump::{DumpError, dump, load};
 use crate::service::Namespace;
-use crate::state::check;
 use crate::store::{StoreSettings, read_offline};
 use bytes::Bytes;
 use cairn_common::codec::{decode, encode};

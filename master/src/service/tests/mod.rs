@@ -1,5 +1,6 @@
 //! The master as a whole, in the simulated world.
 
+mod checks;
 mod chunkservers;
 mod compaction;
 mod durability;

@@ -7,7 +7,7 @@ mod attributes;
 mod commit;
 mod compact;
 mod copy_range;
-mod create;
+pub mod create;
 pub mod directory;
 pub mod extent_map;
 mod hole;

@@ -8,4 +8,4 @@ mod exactly_once;
 mod extents;
 mod model;
 mod random;
-mod world;
+pub(crate) mod world;

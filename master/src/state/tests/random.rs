@@ -3,9 +3,10 @@
 
 use super::model::Model;
 use super::world::{ALICE, BOB, CHUNK_BYTES, World, chunk_id, new_inode};
+use crate::check::check;
 use crate::state::command::Command;
 use crate::state::outcome::Outcome;
-use crate::state::{check, read};
+use crate::state::read;
 use crate::store::tables::MemoryTables;
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, TimeChange};
 use cairn_common::error::FsError;

@@ -1,9 +1,10 @@
 //! A cluster in memory that commands are applied to, and shorthands for them.
 
+use crate::check::check;
 use crate::state::command::{Command, NewCluster, Stamped};
 use crate::state::outcome::Outcome;
 use crate::state::record::Rules;
-use crate::state::{apply, check, read};
+use crate::state::{apply, read};
 use crate::store::tables::{Batch, MemoryTables, Table};
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, Owner};
 use cairn_common::extent::{ChunkInfo, Extent, NewChunk, SlotMask};
