@@ -10,6 +10,7 @@ command_of() {
     iproute2) echo ip ;;
     gcc) echo cc ;;
     procps) echo pgrep ;;
+    e2fsprogs) echo mkfs.ext4 ;;
     *) echo "$1" ;;
   esac
 }
