@@ -58,38 +58,17 @@ impl Adapter {
         if number == INodeNo::ROOT { self.root } else { ino(number) }
     }
 
-    fn caller(&self, request: &Request, leaves: Leaves) -> Caller {
-        Caller::new(&self.runtime, request.pid(), leaves)
+    /// The caller of what changes nothing.
+    fn question(&self, request: &Request) -> Caller {
+        Caller::new(&self.runtime, request.pid(), Leaves::WhenAsked)
     }
 
-    /// Starts the task of a request that changes nothing: it awaits `work`, and gives `answer` the result.
-    fn question<T, F>(
-        &self,
-        name: &'static str,
-        request: &Request,
-        work: impl FnOnce(FileSystem) -> F + Send + 'static,
-        answer: impl Answer<T>,
-    ) where
-        F: Future<Output = Result<T, FsError>> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.start(name, self.caller(request, Leaves::WhenAsked), work, answer);
+    /// The caller of what changes something.
+    fn change(&self, request: &Request) -> Caller {
+        Caller::new(&self.runtime, request.pid(), Leaves::WhenKilled)
     }
 
-    /// The same for a request that changes something.
-    fn change<T, F>(
-        &self,
-        name: &'static str,
-        request: &Request,
-        work: impl FnOnce(FileSystem) -> F + Send + 'static,
-        answer: impl Answer<T>,
-    ) where
-        F: Future<Output = Result<T, FsError>> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.start(name, self.caller(request, Leaves::WhenKilled), work, answer);
-    }
-
+    /// Starts the task of a request: it awaits `work`, and gives `answer` the result.
     fn start<T, F>(&self, name: &'static str, caller: Caller, work: impl FnOnce(FileSystem) -> F + Send + 'static, answer: impl Answer<T>)
     where
         F: Future<Output = Result<T, FsError>> + Send + 'static,
@@ -238,7 +217,7 @@ impl Filesystem for Adapter {
             return reply_entry(&self.fs, reply, result);
         }
         let name = name_of(name);
-        self.question("lookup", request, move |fs| async move { fs.lookup(parent, &name).await }, entry_answer(reply));
+        self.start("lookup", self.question(request), move |fs| async move { fs.lookup(parent, &name).await }, entry_answer(reply));
     }
 
     fn getattr(&self, request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
@@ -247,7 +226,7 @@ impl Filesystem for Adapter {
             return reply_attr(&self.fs, reply, Ok(attributes), number);
         }
         let answer = move |fs: &FileSystem, result| reply_attr(fs, reply, result, number);
-        self.question("getattr", request, move |fs| async move { fs.attributes(ino).await }, answer);
+        self.start("getattr", self.question(request), move |fs| async move { fs.attributes(ino).await }, answer);
     }
 
     fn setattr(
@@ -291,7 +270,7 @@ impl Filesystem for Adapter {
             }
             fs.set_attributes(ino, change, handle).await
         };
-        self.change("setattr", request, work, answer);
+        self.start("setattr", self.change(request), work, answer);
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -300,41 +279,56 @@ impl Filesystem for Adapter {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(errno(error)),
         };
-        self.question("readlink", request, move |fs| async move { fs.read_link(ino).await }, answer);
+        self.start("readlink", self.question(request), move |fs| async move { fs.read_link(ino).await }, answer);
     }
 
     fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
         let Some(kind) = kind_of_mode(mode) else { return reply.error(Errno::EINVAL) };
         let (parent, name) = (self.ino(parent), name_of(name));
         let inode = new_inode(request, kind, mode, rdev, Vec::new());
-        self.change("mknod", request, move |fs| async move { fs.create(parent, &name, inode, false).await }, entry_answer(reply));
+        self.start(
+            "mknod",
+            self.change(request),
+            move |fs| async move { fs.create(parent, &name, inode, false).await },
+            entry_answer(reply),
+        );
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         let (parent, name) = (self.ino(parent), name_of(name));
         let inode = new_inode(request, FileKind::Directory, mode, 0, Vec::new());
-        self.change("mkdir", request, move |fs| async move { fs.create(parent, &name, inode, false).await }, entry_answer(reply));
+        self.start(
+            "mkdir",
+            self.change(request),
+            move |fs| async move { fs.create(parent, &name, inode, false).await },
+            entry_answer(reply),
+        );
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (parent, name) = (self.ino(parent), name_of(name));
         let inode = new_inode(request, FileKind::Symlink, 0o777, 0, name_of(target.as_os_str()));
-        self.change("symlink", request, move |fs| async move { fs.create(parent, &name, inode, false).await }, entry_answer(reply));
+        self.start(
+            "symlink",
+            self.change(request),
+            move |fs| async move { fs.create(parent, &name, inode, false).await },
+            entry_answer(reply),
+        );
     }
 
     fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (ino, parent, name) = (self.ino(ino), self.ino(parent), name_of(name));
-        self.change("link", request, move |fs| async move { fs.link(ino, parent, &name).await }, entry_answer(reply));
+        self.start("link", self.change(request), move |fs| async move { fs.link(ino, parent, &name).await }, entry_answer(reply));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (parent, name) = (self.ino(parent), name_of(name));
-        self.change("unlink", request, move |fs| async move { fs.unlink(parent, &name).await }, empty_answer(reply));
+        self.start("unlink", self.change(request), move |fs| async move { fs.unlink(parent, &name).await }, empty_answer(reply));
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (parent, name) = (self.ino(parent), name_of(name));
-        self.change("rmdir", request, move |fs| async move { fs.remove_directory(parent, &name).await }, empty_answer(reply));
+        self.start("rmdir", self.change(request), move |fs| async move { fs.remove_directory(parent, &name).await }, empty_answer(reply));
     }
 
     fn rename(
@@ -354,7 +348,12 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let (from, to, from_name, to_name) = (self.ino(from), self.ino(to), name_of(from_name), name_of(to_name));
-        self.change("rename", request, move |fs| async move { fs.rename(from, &from_name, to, &to_name, mode).await }, empty_answer(reply));
+        self.start(
+            "rename",
+            self.change(request),
+            move |fs| async move { fs.rename(from, &from_name, to, &to_name, mode).await },
+            empty_answer(reply),
+        );
     }
 
     fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, flags: i32, reply: ReplyCreate) {
@@ -370,7 +369,12 @@ impl Filesystem for Adapter {
             }
             Err(error) => reply.error(errno(error)),
         };
-        self.change("create", request, move |fs| async move { fs.create_open(parent, &name, inode, or_existing, flags).await }, answer);
+        self.start(
+            "create",
+            self.change(request),
+            move |fs| async move { fs.create_open(parent, &name, inode, or_existing, flags).await },
+            answer,
+        );
     }
 
     fn open(&self, request: &Request, number: INodeNo, flags: fuser::OpenFlags, reply: ReplyOpen) {
@@ -387,7 +391,11 @@ impl Filesystem for Adapter {
             }
             fs.open(ino, flags).await
         };
-        if flags.truncate { self.change("open", request, work, answer) } else { self.question("open", request, work, answer) }
+        if flags.truncate {
+            self.start("open", self.change(request), work, answer)
+        } else {
+            self.start("open", self.question(request), work, answer)
+        }
     }
 
     fn read(
@@ -410,7 +418,7 @@ impl Filesystem for Adapter {
             return answer(result);
         }
         let work = move |fs: FileSystem| async move { fs.read(handle, offset, size as usize).await };
-        self.question("read", request, work, move |_: &FileSystem, result| answer(result));
+        self.start("read", self.question(request), work, move |_: &FileSystem, result| answer(result));
     }
 
     fn write(
@@ -442,7 +450,7 @@ impl Filesystem for Adapter {
             }
             fs.write(handle, offset, &data).await
         };
-        self.change("write", request, work, move |_: &FileSystem, result| answer(result));
+        self.start("write", self.change(request), work, move |_: &FileSystem, result| answer(result));
     }
 
     fn flush(&self, request: &Request, _ino: INodeNo, handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
@@ -450,7 +458,7 @@ impl Filesystem for Adapter {
         if !self.fs.needs_flush(handle) {
             return reply.ok();
         }
-        self.change("flush", request, move |fs| async move { fs.flush(handle).await }, empty_answer(reply));
+        self.start("flush", self.change(request), move |fs| async move { fs.flush(handle).await }, empty_answer(reply));
     }
 
     fn release(
@@ -471,7 +479,7 @@ impl Filesystem for Adapter {
 
     fn fsync(&self, request: &Request, _ino: INodeNo, handle: FileHandle, data_only: bool, reply: ReplyEmpty) {
         let handle = Handle(handle.0);
-        self.change("fsync", request, move |fs| async move { fs.fsync(handle, data_only).await }, empty_answer(reply));
+        self.start("fsync", self.change(request), move |fs| async move { fs.fsync(handle, data_only).await }, empty_answer(reply));
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: fuser::OpenFlags, reply: ReplyOpen) {
@@ -480,12 +488,12 @@ impl Filesystem for Adapter {
             Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
             Err(error) => reply.error(errno(error)),
         };
-        self.question("opendir", request, move |fs| async move { fs.open_directory(ino).await }, answer);
+        self.start("opendir", self.question(request), move |fs| async move { fs.open_directory(ino).await }, answer);
     }
 
     fn readdir(&self, request: &Request, number: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let (fs, handle, ino) = (self.fs.clone(), Handle(handle.0), self.ino(number));
-        let caller = self.caller(request, Leaves::WhenAsked);
+        let caller = self.question(request);
         self.runtime.spawn("readdir", async move {
             match caller.wait_for(fill(&fs, handle, ino, offset, &mut reply)).await {
                 Ok(()) => reply.ok(),
@@ -496,7 +504,7 @@ impl Filesystem for Adapter {
 
     fn readdirplus(&self, request: &Request, number: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let (fs, handle, ino) = (self.fs.clone(), Handle(handle.0), self.ino(number));
-        let caller = self.caller(request, Leaves::WhenAsked);
+        let caller = self.question(request);
         self.runtime.spawn("readdirplus", async move {
             match caller.wait_for(fill_plus(&fs, handle, ino, offset, &mut reply)).await {
                 Ok(()) => reply.ok(),
@@ -514,7 +522,7 @@ impl Filesystem for Adapter {
 
     fn fsyncdir(&self, request: &Request, ino: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
         let ino = self.ino(ino);
-        self.change("fsyncdir", request, move |fs| async move { fs.sync_directory(ino).await }, empty_answer(reply));
+        self.start("fsyncdir", self.change(request), move |fs| async move { fs.sync_directory(ino).await }, empty_answer(reply));
     }
 
     fn statfs(&self, request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -527,7 +535,7 @@ impl Filesystem for Adapter {
             }
             Err(error) => reply.error(errno(error)),
         };
-        self.question("statfs", request, |fs| async move { fs.usage().await }, answer);
+        self.start("statfs", self.question(request), |fs| async move { fs.usage().await }, answer);
     }
 
     fn setxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _position: u32, reply: ReplyEmpty) {
@@ -538,7 +546,12 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let (ino, name, value) = (self.ino(ino), name_of(name), value.to_vec());
-        self.change("setxattr", request, move |fs| async move { fs.set_xattr(ino, &name, &value, mode).await }, empty_answer(reply));
+        self.start(
+            "setxattr",
+            self.change(request),
+            move |fs| async move { fs.set_xattr(ino, &name, &value, mode).await },
+            empty_answer(reply),
+        );
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -548,7 +561,7 @@ impl Filesystem for Adapter {
         }
         let name = name_of(name);
         let answer = move |_: &FileSystem, result| reply_xattr(reply, size, result);
-        self.question("getxattr", request, move |fs| async move { fs.get_xattr(ino, &name).await }, answer);
+        self.start("getxattr", self.question(request), move |fs| async move { fs.get_xattr(ino, &name).await }, answer);
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
@@ -557,12 +570,12 @@ impl Filesystem for Adapter {
             return reply_xattr(reply, size, Ok(joined(names)));
         }
         let answer = move |_: &FileSystem, result: Result<Vec<Vec<u8>>, FsError>| reply_xattr(reply, size, result.map(joined));
-        self.question("listxattr", request, move |fs| async move { fs.list_xattr(ino).await }, answer);
+        self.start("listxattr", self.question(request), move |fs| async move { fs.list_xattr(ino).await }, answer);
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (ino, name) = (self.ino(ino), name_of(name));
-        self.change("removexattr", request, move |fs| async move { fs.remove_xattr(ino, &name).await }, empty_answer(reply));
+        self.start("removexattr", self.change(request), move |fs| async move { fs.remove_xattr(ino, &name).await }, empty_answer(reply));
     }
 
     fn fallocate(&self, request: &Request, number: INodeNo, handle: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
@@ -574,7 +587,7 @@ impl Filesystem for Adapter {
             }
             fs.allocate(handle, mode, offset, length).await
         };
-        self.change("fallocate", request, work, empty_answer(reply));
+        self.start("fallocate", self.change(request), work, empty_answer(reply));
     }
 
     fn lseek(&self, request: &Request, _ino: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -589,7 +602,7 @@ impl Filesystem for Adapter {
             Ok(found) => reply.offset(found as i64),
             Err(error) => reply.error(errno(error)),
         };
-        self.question("lseek", request, move |fs| async move { fs.seek(handle, offset, target).await }, answer);
+        self.start("lseek", self.question(request), move |fs| async move { fs.seek(handle, offset, target).await }, answer);
     }
 
     fn copy_file_range(
@@ -617,7 +630,7 @@ impl Filesystem for Adapter {
             }
             fs.copy_range(from, from_offset, to, to_offset, length).await
         };
-        self.change("copy_file_range", request, work, answer);
+        self.start("copy_file_range", self.change(request), work, answer);
     }
 }
 

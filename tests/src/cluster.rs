@@ -8,7 +8,7 @@ use cairn_common::wire::master::Role;
 use cairn_master::state::record::Rules;
 use cairn_runtime::Runtime;
 use cairn_runtime::network::{Credentials, Identity, Trust};
-use cairn_runtime::sim::{Crash, Node, World};
+use cairn_runtime::sim::{Crash, Node, World, for_each_seed};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +32,15 @@ pub const MASTER_DIRECTORY: &str = "/master";
 pub const DATA_DIRECTORY: &str = "/data";
 /// What stands for the certificate of the cluster's authority.
 const AUTHORITY: &[u8] = b"the authority of the simulated world";
+
+/// Tells a story of up to four hours in a world of each seed.
+pub fn live<F: Future<Output = ()>>(seeds: u64, story: impl Fn(World) -> F) {
+    for_each_seed(seeds, |seed| {
+        let world = World::new(seed);
+        world.set_time_limit(Duration::from_secs(4 * 3600));
+        world.run_until(story(world.clone()));
+    });
+}
 
 /// Master, chunkservers and machines for clients, each a node of the world.
 pub struct SimCluster {

@@ -7,11 +7,10 @@ use cairn_common::limits::DELETION_GRACE;
 use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::Status;
 use cairn_runtime::Runtime;
-use cairn_runtime::sim::{Crash, World, for_each_seed};
-use cairn_tests::cluster::SimCluster;
+use cairn_runtime::sim::{Crash, World};
+use cairn_tests::cluster::{SimCluster, live};
 use cairn_tests::operator::Operator;
 use futures_util::future::join_all;
-use std::future::Future;
 use std::time::Duration;
 
 const BYTES: usize = 600_000;
@@ -87,14 +86,6 @@ async fn read(fs: &FileSystem, handle: Handle) -> Vec<u8> {
         }
         content.extend_from_slice(&part);
     }
-}
-
-fn live<F: Future<Output = ()>>(seeds: u64, story: impl Fn(World) -> F) {
-    for_each_seed(seeds, |seed| {
-        let world = World::new(seed);
-        world.set_time_limit(Duration::from_secs(4 * 3600));
-        world.run_until(story(world.clone()));
-    });
 }
 
 #[test]

@@ -6,12 +6,11 @@ use cairn_common::ids::TargetId;
 use cairn_common::map::ClusterMap;
 use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::ServerChange;
-use cairn_runtime::sim::{Crash, World, for_each_seed};
-use cairn_tests::cluster::SimCluster;
+use cairn_runtime::sim::{Crash, World};
+use cairn_tests::cluster::{SimCluster, live};
 use cairn_tests::operator::Operator;
 use cairn_tests::workload::Workload;
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::time::Duration;
 
 const STEPS: usize = 25;
@@ -40,14 +39,6 @@ async fn prove(cluster: &SimCluster, workload: &Workload, victims: [usize; 2]) {
     }
     let (_, observer) = cluster.client("observer").await;
     workload.compare_all_through(&observer).await.expect("every file is readable");
-}
-
-fn live<F: Future<Output = ()>>(seeds: u64, story: impl Fn(World) -> F) {
-    for_each_seed(seeds, |seed| {
-        let world = World::new(seed);
-        world.set_time_limit(Duration::from_secs(4 * 3600));
-        world.run_until(story(world.clone()));
-    });
 }
 
 #[test]
