@@ -2,8 +2,10 @@
 //! long, the same range of k other shards is fetched and decoded (or, of copies, the next copy is read). Nothing leaves this
 //! module unverified.
 
+use super::block_cache::BlockCache;
+use super::flights::{Flights, Route};
 use super::hedge::first_success;
-use super::limits::READ_LIMIT;
+use super::limits::{READ_LIMIT, SHARED_BYTES_MIN};
 use super::shard_fetch::{FetchError, ShardFetch};
 use bytes::Bytes;
 use cairn_common::error::FsError;
@@ -14,6 +16,7 @@ use cairn_common::map::ClusterMap;
 use cairn_common::scheme::ChunkLayout;
 use cairn_runtime::task::BoxFuture;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A part of a chunk that lies in one data shard, in whole blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +68,17 @@ impl Holders {
 
 /// Reads chunks.
 pub struct ChunkReader {
-    pub fetch: ShardFetch,
+    pub fetch: Arc<ShardFetch>,
+    /// Where a rebuild may find what it needs.
+    pub cache: Arc<BlockCache>,
+    pub flights: Flights,
+}
+
+/// Ways to a range, to be tried one after the other.
+struct Ways<'a> {
+    /// Whom the first one asks, if it asks one target alone.
+    first: Option<TargetId>,
+    attempts: Vec<Attempt<'a>>,
 }
 
 impl ChunkReader {
@@ -102,40 +115,56 @@ impl ChunkReader {
 
     async fn read_by(&self, map: &ClusterMap, chunk: &ChunkInfo, part: &ShardRange) -> Option<Bytes> {
         let holders = Holders::find(map, chunk)?;
-        let attempts = if chunk.scheme.is_copies() {
-            self.attempts_at_copies(chunk, part, &holders)
-        } else {
-            self.attempts_at_shard(chunk, part, &holders)
-        };
-        let delay = self.fetch.latency.hedge_delay();
-        first_success(&self.fetch.runtime, delay, attempts, || self.fetch.counts.hedges.add(1)).await.ok()
+        let Ways { first, attempts } =
+            if chunk.scheme.is_copies() { self.ways_to_copies(chunk, part, &holders) } else { self.ways_to_shard(chunk, part, &holders) };
+        let latency = &self.fetch.latency;
+        let found = first_success(&self.fetch.runtime, latency.hedge_delay(), attempts, || self.fetch.counts.hedges.add(1)).await.ok()?;
+        if let Some(outrun) = first.filter(|_| found.is_hedged && found.attempt > 0) {
+            latency.outrun(outrun, self.fetch.runtime.now());
+        }
+        Some(found.value)
     }
 
     /// Every copy, beginning with one that the chunk's id names, so that load spreads; avoided targets last.
-    fn attempts_at_copies<'a>(&'a self, chunk: &'a ChunkInfo, part: &ShardRange, holders: &Holders) -> Vec<Attempt<'a>> {
+    fn ways_to_copies<'a>(&'a self, chunk: &'a ChunkInfo, part: &ShardRange, holders: &Holders) -> Ways<'a> {
         let shards = holders.shards();
         let first = chunk.id.0[29] % shards;
         let copies = (0..shards).map(|shard| (first + shard) % shards);
         let mut places: Vec<(u8, TargetId)> =
             copies.flat_map(|shard| holders.of(shard).iter().map(move |target| (shard, *target))).collect();
         places.sort_by_key(|(_, target)| self.is_avoided(*target));
-        places.into_iter().map(|(shard, target)| self.direct(chunk, shard, target, part.range.clone())).collect()
+        let first = places.first().map(|(_, target)| *target);
+        let attempts = places.into_iter().map(|(shard, target)| self.direct(chunk, shard, target, part.range.clone())).collect();
+        Ways { first, attempts }
     }
 
     /// The holder, then the previous one, then a rebuild; avoided targets come after the rebuild.
-    fn attempts_at_shard<'a>(&'a self, chunk: &'a ChunkInfo, part: &ShardRange, holders: &Holders) -> Vec<Attempt<'a>> {
+    fn ways_to_shard<'a>(&'a self, chunk: &'a ChunkInfo, part: &ShardRange, holders: &Holders) -> Ways<'a> {
         let (avoided, good): (Vec<TargetId>, Vec<TargetId>) = holders.of(part.index).iter().partition(|target| self.is_avoided(**target));
         let direct = |target: TargetId| self.direct(chunk, part.index, target, part.range.clone());
         let rebuild: Attempt<'a> = Box::pin(self.rebuild(chunk, part.clone(), self.sources(chunk, part, holders)));
-        good.into_iter().map(direct).chain([rebuild]).chain(avoided.into_iter().map(direct)).collect()
+        let first = good.first().copied();
+        let attempts = good.into_iter().map(direct).chain([rebuild]).chain(avoided.into_iter().map(direct)).collect();
+        Ways { first, attempts }
     }
 
     fn direct<'a>(&'a self, chunk: &'a ChunkInfo, shard: u8, target: TargetId, range: Range<u32>) -> Attempt<'a> {
-        Box::pin(self.fetch.data(chunk, shard, target, range))
+        Box::pin(self.shard(chunk, shard, target, range))
+    }
+
+    /// A range of a shard from one target: of a data shard verified, of parity as it comes. Shared with others who want the same.
+    pub(super) async fn shard(&self, chunk: &ChunkInfo, shard: u8, target: TargetId, range: Range<u32>) -> Result<Bytes, FetchError> {
+        let is_data = chunk.scheme.is_copies() || shard < chunk.scheme.data_shards();
+        if range.len() < SHARED_BYTES_MIN {
+            return self.fetch.shard(chunk, shard, target, range, is_data).await;
+        }
+        let (fetch, owned, wanted) = (Arc::clone(&self.fetch), *chunk, range.clone());
+        let route = Route { chunk: chunk.id, shard, target };
+        self.flights.share(route, range, || Box::pin(async move { fetch.shard(&owned, shard, target, wanted, is_data).await })).await
     }
 
     pub fn is_avoided(&self, target: TargetId) -> bool {
-        self.fetch.targets.is_avoided(target)
+        self.fetch.targets.is_avoided(target) || self.fetch.latency.is_slow(target, self.fetch.runtime.now())
     }
 }
 

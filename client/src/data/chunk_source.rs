@@ -31,7 +31,7 @@ struct Prefetch {
 pub struct ChunkSource {
     runtime: Runtime,
     pub reader: Arc<ChunkReader>,
-    pub cache: BlockCache,
+    pub cache: Arc<BlockCache>,
     /// At most one for each shard.
     under_way: Mutex<FastMap<(ChunkId, u8), Prefetch>>,
     prefetches: Arc<Semaphore>,
@@ -39,7 +39,7 @@ pub struct ChunkSource {
 }
 
 impl ChunkSource {
-    pub fn new(runtime: Runtime, reader: Arc<ChunkReader>, cache: BlockCache, counts: Arc<Counts>) -> Self {
+    pub fn new(runtime: Runtime, reader: Arc<ChunkReader>, cache: Arc<BlockCache>, counts: Arc<Counts>) -> Self {
         let prefetches = Arc::new(Semaphore::new(PREFETCHES_MAX));
         Self { runtime, reader, cache, under_way: Mutex::default(), prefetches, counts }
     }

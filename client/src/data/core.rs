@@ -10,7 +10,8 @@ use super::compactor::Scatter;
 use super::doubts::Doubts;
 use super::durability::Durability;
 use super::file::FileData;
-use super::hedge::Latency;
+use super::flights::Flights;
+use super::latency::Latency;
 use super::limits::{COMMITS_IN_FLIGHT, PACK_ROUNDS_IN_FLIGHT};
 use super::packer::PackQueue;
 use super::proofs::ProofCache;
@@ -58,21 +59,21 @@ impl Core {
         counts: Arc<Counts>,
     ) -> Self {
         let settings = settings.within_bounds();
-        let fetch = ShardFetch {
+        let fetch = Arc::new(ShardFetch {
             runtime: runtime.clone(),
             targets: Arc::clone(&targets),
             proofs: ProofCache::default(),
             latency: Latency::default(),
             counts: Arc::clone(&counts),
             doubts: Doubts::default(),
-        };
-        let reader = Arc::new(ChunkReader { fetch });
+        });
+        let cache = Arc::new(BlockCache::new(settings.block_cache_bytes));
+        let reader = Arc::new(ChunkReader { fetch, cache: Arc::clone(&cache), flights: Flights::default() });
         let (metadata_port, counts_port) = (Arc::clone(&metadata), Arc::clone(&counts));
         let writer =
             Arc::new(ChunkWriter { runtime: runtime.clone(), targets: Arc::clone(&targets), metadata: metadata_port, counts: counts_port });
         let files = Arc::new(FileRegistry::default());
         let durability = Arc::new(Durability::new(Arc::clone(&writer), Arc::clone(&reader), Arc::clone(&files) as _));
-        let cache = BlockCache::new(settings.block_cache_bytes);
         Self {
             source: Arc::new(ChunkSource::new(runtime.clone(), reader, cache, Arc::clone(&counts))),
             budget: Budget::new(settings.write_buffer_bytes),

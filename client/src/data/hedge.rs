@@ -1,50 +1,17 @@
 //! Several ways to the same answer: a slow or failing one must not hold up the others.
 
-use super::limits::{HEDGE_DELAY_MAX, HEDGE_DELAY_MIN};
 use cairn_runtime::Runtime;
 use cairn_runtime::task::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use parking_lot::Mutex;
 use std::time::Duration;
 
-/// How many answers the percentile is taken of.
-const SAMPLES: usize = 128;
-/// It is computed anew after so many answers.
-const REFRESH_EVERY: usize = 16;
-
-/// How long answers take lately.
-#[derive(Default)]
-pub struct Latency {
-    state: Mutex<Samples>,
-}
-
-#[derive(Default)]
-struct Samples {
-    ring: Vec<Duration>,
-    next: usize,
-    p95: Duration,
-}
-
-impl Latency {
-    pub fn record(&self, took: Duration) {
-        let mut state = self.state.lock();
-        let at = state.next % SAMPLES;
-        match state.ring.get_mut(at) {
-            Some(sample) => *sample = took,
-            None => state.ring.push(took),
-        }
-        state.next += 1;
-        if state.next.is_multiple_of(REFRESH_EVERY) {
-            let mut sorted = state.ring.clone();
-            sorted.sort_unstable();
-            state.p95 = sorted[sorted.len() * 95 / 100];
-        }
-    }
-
-    /// How long to wait for an answer before asking elsewhere, too.
-    pub fn hedge_delay(&self) -> Duration {
-        (self.state.lock().p95 * 3).clamp(HEDGE_DELAY_MIN, HEDGE_DELAY_MAX)
-    }
+/// The first answer.
+pub struct Success<T> {
+    pub value: T,
+    /// Which attempt it is of.
+    pub attempt: usize,
+    /// Whether some attempt was started because none had answered for long.
+    pub is_hedged: bool,
 }
 
 /// Makes the attempts in order: the next one starts when one has failed, or when none has answered for `delay`. The first
@@ -54,8 +21,10 @@ pub async fn first_success<'a, T, E>(
     delay: Duration,
     attempts: Vec<BoxFuture<'a, Result<T, E>>>,
     on_hedge: impl Fn(),
-) -> Result<T, Vec<E>> {
-    let mut waiting = attempts.into_iter();
+) -> Result<Success<T>, Vec<E>> {
+    let numbered = |(attempt, future): (usize, BoxFuture<'a, Result<T, E>>)| async move { (attempt, future.await) };
+    let mut waiting = attempts.into_iter().enumerate().map(numbered);
+    let mut is_hedged = false;
     let mut running = FuturesUnordered::new();
     let mut failures = Vec::new();
     running.extend(waiting.next());
@@ -64,8 +33,8 @@ pub async fn first_success<'a, T, E>(
         tokio::select! {
             biased;
             answer = running.next() => match answer {
-                Some(Ok(value)) => return Ok(value),
-                Some(Err(error)) => {
+                Some((attempt, Ok(value))) => return Ok(Success { value, attempt, is_hedged }),
+                Some((_, Err(error))) => {
                     failures.push(error);
                     running.extend(waiting.next());
                 }
@@ -73,27 +42,10 @@ pub async fn first_success<'a, T, E>(
             },
             () = runtime.sleep(delay), if more => {
                 on_hedge();
+                is_hedged = true;
                 running.extend(waiting.next());
             }
         }
     }
     Err(failures)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Latency;
-    use std::time::Duration;
-
-    #[test]
-    fn the_delay_follows_the_slow_answers() {
-        let latency = Latency::default();
-        assert_eq!(latency.hedge_delay(), Duration::from_millis(50));
-        (0..128).for_each(|_| latency.record(Duration::from_millis(1)));
-        assert_eq!(latency.hedge_delay(), Duration::from_millis(50));
-        (0..128).for_each(|_| latency.record(Duration::from_millis(100)));
-        assert_eq!(latency.hedge_delay(), Duration::from_millis(300));
-        (0..128).for_each(|_| latency.record(Duration::from_secs(9)));
-        assert_eq!(latency.hedge_delay(), Duration::from_millis(800));
-    }
 }

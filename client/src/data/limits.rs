@@ -21,6 +21,14 @@ pub const READ_LIMIT: Duration = Duration::from_secs(8);
 pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(50);
 /// Upper end of the same.
 pub const HEDGE_DELAY_MAX: Duration = Duration::from_millis(800);
+/// An answer that takes longer than this and than ten times the median is slow ...
+pub const SLOW_ANSWER_MIN: Duration = Duration::from_millis(5);
+/// ... and a target with so many slow ones that were not made up for is gone around ...
+pub const SLOW_ANSWERS_MAX: u32 = 3;
+/// ... for so long. Then it is tried again.
+pub const SLOW_PAUSE: Duration = Duration::from_secs(1);
+/// Readers who want the same range of a shard share one request from this length on; below, sharing costs more than it saves.
+pub const SHARED_BYTES_MIN: usize = 64 << 10;
 /// Ways of combining sources that a rebuild tries before it gives up.
 pub const REBUILD_COMBINATIONS_MAX: usize = 64;
 

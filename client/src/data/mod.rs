@@ -3,7 +3,7 @@
 //! ```text
 //! write -> written (open run) -> packer -> chunk_writer (prepare, slots) -> committer -> master
 //!                                               `-> durability (fsync)
-//! read  -> written, extent_map -> chunk_source (block_cache, readahead) -> chunk_reader -> shard_fetch (proofs)
+//! read  -> written, extent_map -> chunk_source (block_cache, readahead) -> chunk_reader (flights) -> shard_fetch (proofs, latency)
 //!                                                                              `-> rebuild (lost shards)
 //! ```
 //!
@@ -32,7 +32,9 @@ mod file;
 mod file_flush;
 mod file_read;
 mod file_write;
+mod flights;
 mod hedge;
+mod latency;
 mod limits;
 mod pack;
 mod packer;

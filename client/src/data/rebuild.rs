@@ -6,7 +6,7 @@
 use super::chunk_reader::{ChunkReader, Holders, ShardRange};
 use super::compute::compute;
 use super::hedge::first_success;
-use super::limits::REBUILD_COMBINATIONS_MAX;
+use super::limits::{REBUILD_COMBINATIONS_MAX, SHARED_BYTES_MIN};
 use super::shard_fetch::FetchError;
 use bytes::Bytes;
 use cairn_common::erasure;
@@ -17,6 +17,7 @@ use cairn_common::planted::{Bug, is_planted};
 use cairn_common::scheme::ChunkLayout;
 use cairn_runtime::task::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -61,11 +62,17 @@ impl ChunkReader {
         let (empty, waiting): (Vec<Source>, Vec<Source>) =
             sources.into_iter().partition(|source| layout.stored_bytes(source.shard) <= range.start);
         let mut arrived: Vec<Arrived> = empty.into_iter().map(|source| (source.shard, Bytes::new())).collect();
-        let mut waiting = waiting.into_iter().map(|source| self.fetch_source(chunk, source, range.clone()));
+        let mut asked: BTreeMap<u8, TargetId> = BTreeMap::new();
+        let mut waiting = waiting.into_iter();
+        let ask = |source: Source, asked: &mut BTreeMap<u8, TargetId>| {
+            asked.insert(source.shard, source.holders[0]);
+            self.fetch_source(chunk, source, range.clone())
+        };
         let mut running = FuturesUnordered::new();
-        running.extend(waiting.by_ref().take(needed.saturating_sub(arrived.len())));
+        running.extend(waiting.by_ref().take(needed.saturating_sub(arrived.len())).map(|source| ask(source, &mut asked)));
         let delay = self.fetch.latency.hedge_delay();
         let mut trouble = FetchError::Kind;
+        let mut is_hedged = false;
         while !running.is_empty() {
             let more = waiting.len() > 0;
             let answer = tokio::select! {
@@ -73,26 +80,35 @@ impl ChunkReader {
                 answer = running.next() => answer,
                 () = self.fetch.runtime.sleep(delay), if more => {
                     self.fetch.counts.hedges.add(1);
+                    is_hedged = true;
                     None
                 }
             };
             let decoded = match answer {
-                Some(Ok(source)) => {
-                    arrived.push(source);
+                Some((shard, Ok(bytes))) => {
+                    asked.remove(&shard);
+                    arrived.push((shard, bytes));
                     if arrived.len() < needed {
                         continue;
                     }
                     self.decode(chunk, &part, &blocks, &arrived, needed).await
                 }
-                Some(Err(error)) => Err(error),
+                Some((shard, Err(error))) => {
+                    asked.remove(&shard);
+                    Err(error)
+                }
                 // Nobody has answered for long.
                 None => Err(trouble),
             };
             match decoded {
-                Ok(bytes) => return Ok(bytes),
+                Ok(bytes) => {
+                    let now = self.fetch.runtime.now();
+                    asked.values().filter(|_| is_hedged).for_each(|outrun| self.fetch.latency.outrun(*outrun, now));
+                    return Ok(bytes);
+                }
                 Err(error) => trouble = error,
             }
-            running.extend(waiting.next());
+            running.extend(waiting.next().map(|source| ask(source, &mut asked)));
         }
         Err(trouble)
     }
@@ -109,26 +125,31 @@ impl ChunkReader {
         let attempts = parity.flat_map(|source| source.holders.iter().map(|target| ask(source, *target))).collect();
         let delay = self.fetch.latency.hedge_delay();
         let found = first_success(&self.fetch.runtime, delay, attempts, || self.fetch.counts.hedges.add(1)).await;
-        found.map_err(|failures| failures.into_iter().next_back().unwrap_or(FetchError::Kind))
+        found.map(|found| found.value).map_err(|failures| failures.into_iter().next_back().unwrap_or(FetchError::Kind))
     }
 
-    async fn fetch_source(&self, chunk: &ChunkInfo, source: Source, range: Range<u32>) -> Result<Arrived, FetchError> {
+    /// A range of a source, from memory or from the first holder that gives it.
+    async fn fetch_source(&self, chunk: &ChunkInfo, source: Source, range: Range<u32>) -> (u8, Result<Bytes, FetchError>) {
         let layout = chunk.scheme.layout(chunk.bytes);
         let range = range.start..range.end.min(layout.stored_bytes(source.shard));
-        let is_data = source.shard < chunk.scheme.data_shards();
+        let offset = (source.shard < chunk.scheme.data_shards()).then(|| u32::from(source.shard) * layout.shard_bytes() + range.start);
+        if let Some(pieces) = offset.and_then(|offset| self.cache.get(chunk.id, offset..offset + range.len() as u32)) {
+            return (source.shard, Ok(joined(pieces)));
+        }
         let mut trouble = FetchError::Kind;
         for target in source.holders {
-            let result = if is_data {
-                self.fetch.data(chunk, source.shard, target, range.clone()).await
-            } else {
-                self.fetch.parity(chunk, source.shard, target, range.clone()).await
-            };
-            match result {
-                Ok(bytes) => return Ok((source.shard, bytes)),
+            match self.shard(chunk, source.shard, target, range.clone()).await {
+                Ok(bytes) => {
+                    // Who reads a long range of one shard wants the others, too.
+                    if let Some(offset) = offset.filter(|_| bytes.len() >= SHARED_BYTES_MIN) {
+                        self.cache.insert(chunk.id, offset, bytes.clone());
+                    }
+                    return (source.shard, Ok(bytes));
+                }
                 Err(error) => trouble = error,
             }
         }
-        Err(trouble)
+        (source.shard, Err(trouble))
     }
 
     /// Tries the combinations that contain the source which arrived last; the others were tried before.
@@ -166,6 +187,10 @@ impl ChunkReader {
         }
         Err(trouble)
     }
+}
+
+fn joined(mut pieces: Vec<Bytes>) -> Bytes {
+    if pieces.len() == 1 { pieces.swap_remove(0) } else { pieces.concat().into() }
 }
 
 /// The range to fetch of the other shards: whole blocks of a full shard, also where the lost shard is short.

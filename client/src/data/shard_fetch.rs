@@ -2,7 +2,7 @@
 
 use super::compute::compute;
 use super::doubts::Doubts;
-use super::hedge::Latency;
+use super::latency::Latency;
 use super::limits::GET_LIMIT;
 use super::proofs::ProofCache;
 use bytes::Bytes;
@@ -30,6 +30,9 @@ pub enum FetchError {
     Length { expected: usize, found: usize },
     #[error("the answer is of another kind")]
     Kind,
+    /// Told to all who waited for the same.
+    #[error("{0}")]
+    Shared(Arc<FetchError>),
 }
 
 impl FetchError {
@@ -53,6 +56,18 @@ pub struct ShardFetch {
 }
 
 impl ShardFetch {
+    /// A range of a shard: of a data shard checked, of parity as it comes.
+    pub async fn shard(
+        &self,
+        chunk: &ChunkInfo,
+        index: u8,
+        target: TargetId,
+        range: Range<u32>,
+        is_data: bool,
+    ) -> Result<Bytes, FetchError> {
+        if is_data { self.data(chunk, index, target, range).await } else { self.parity(chunk, index, target, range).await }
+    }
+
     /// A range of data shard `index` of a chunk, or of a copy, from a target that should hold it; checked against the chunk's id.
     /// The range lies on block boundaries, its end may be the shard's.
     pub async fn data(&self, chunk: &ChunkInfo, index: u8, target: TargetId, range: Range<u32>) -> Result<Bytes, FetchError> {
@@ -134,7 +149,8 @@ impl ShardFetch {
         let start = self.runtime.now();
         self.counts.shard_reads.add(1);
         let (reply, body) = self.targets.call(target, request, Bytes::new(), GET_LIMIT).await?;
-        self.latency.record(self.runtime.now().since(start));
+        let now = self.runtime.now();
+        self.latency.record(target, now.since(start), now);
         match reply {
             ChunkserverReply::Data { .. } if body.len() != expected => Err(FetchError::Length { expected, found: body.len() }),
             ChunkserverReply::Data { proof } => Ok((body, proof)),

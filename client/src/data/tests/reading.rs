@@ -266,3 +266,57 @@ fn reads_end_at_the_size_known_here() {
         assert_eq!(file.local_size(), 13);
     });
 }
+
+#[test]
+fn a_sequential_reader_without_two_targets_fetches_nothing_twice() {
+    with_cluster(21, "4+2", |cluster| async move {
+        let content = pattern(21, 32 * MIB);
+        let file = cluster.create(21);
+        file.write(0, &content).await.expect("written");
+        file.flush().await.expect("flushed");
+        // Answers take their time, so that what is wanted by several is on its way when the second one asks.
+        cluster.targets.behave_all(Behaviour::Slow(Duration::from_millis(3)));
+        for lost in [1, 2] {
+            cluster.targets.behave(TargetId(lost), Behaviour::Unreachable);
+            let before = cluster.targets.requests().get_bytes;
+            let reader = cluster.open_in(&cluster.stranger(), 21);
+            for (number, expected) in content.chunks(128 << 10).enumerate() {
+                let offset = (number * (128 << 10)) as u64;
+                assert_same(&reader.read(offset, 128 << 10).await.expect("read"), expected, &format!("at {offset} without {lost}"));
+            }
+            let fetched = cluster.targets.requests().get_bytes - before;
+            // Four of the shards of each chunk; the begin of the stream is read in small pieces.
+            let limit = content.len() as u64 * 11 / 10;
+            assert!(fetched <= limit, "{fetched} bytes were fetched for {} without {lost} targets", content.len());
+        }
+    });
+}
+
+#[test]
+fn a_slow_target_is_gone_around() {
+    with_cluster(22, "4+2", |cluster| async move {
+        let content = pattern(10, 32 * MIB);
+        let file = cluster.create(10);
+        file.write(0, &content).await.expect("written");
+        file.flush().await.expect("flushed");
+        let store = cluster.stranger();
+        let file = cluster.open_in(&store, 10);
+        let read = |number: usize| {
+            let (file, expected) = (Arc::clone(&file), content[number * 4096..(number + 1) * 4096].to_vec());
+            let runtime = cluster.runtime.clone();
+            async move {
+                let start = runtime.now();
+                assert_same(&file.read((number * 4096) as u64, 4096).await.expect("read"), &expected, "content");
+                runtime.now().since(start)
+            }
+        };
+        cluster.targets.behave_all(Behaviour::Slow(Duration::from_micros(200)));
+        cluster.targets.behave(TargetId(2), Behaviour::Slow(Duration::from_millis(20)));
+        let mut slow = 0;
+        // Random places, none of them twice.
+        for step in 0..1000usize {
+            slow += usize::from(read(step * 3891 % 8192).await > Duration::from_millis(5));
+        }
+        assert!((1..10).contains(&slow), "{slow} of 1000 reads were slow");
+    });
+}
