@@ -69,7 +69,7 @@ refuses 10 "drain it first" "$CAIRN" chunkserver remove "$leaving" --data "$clus
 eventually $((90 * patience)) sh -c "'$CAIRN' chunkserver list --data '$cluster/master' | grep 'host=c1$' | grep -q ' drained '"
 "$CAIRN" chunkserver remove "$leaving" --data "$cluster/master"
 kill -9 "$(pid_of chunkserver 1)"
-whole || fail "$(status)"
+eventually $((60 * patience)) whole
 check
 
 say "no more than six hosts for six shards: a drain has to be insisted on"
