@@ -11,6 +11,8 @@ command_of() {
     gcc) echo cc ;;
     procps) echo pgrep ;;
     e2fsprogs) echo mkfs.ext4 ;;
+    acl) echo setfacl ;;
+    postgresql) echo psql ;;
     *) echo "$1" ;;
   esac
 }
