@@ -3,7 +3,7 @@
 use crate::arguments::Access;
 use crate::commands::master::operator_directory;
 use anyhow::{Context, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The client's identity. Who has joined no cluster, and names none, means the one that `cairn up` runs here, if it does.
 pub fn identity(access: &Access) -> Result<PathBuf> {
@@ -35,6 +35,48 @@ pub fn default_cluster() -> Result<PathBuf> {
     Ok(base.join("cairn"))
 }
 
+/// Refuses to keep a cluster's data on a mount of CairnFS: if it is the cluster's own, each waits for the other for ever.
+pub fn check_not_on_cairn(data: &Path) -> Result<()> {
+    let existing = data.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let kind = existing.as_deref().and_then(|directory| file_system_of(&mounts, directory));
+    anyhow::ensure!(
+        kind != Some("fuse.cairn"),
+        "{} is on a mount of CairnFS, which cannot keep its own data: choose a directory on a local disk",
+        data.display()
+    );
+    Ok(())
+}
+
+/// The type of the file system that a directory is on, from the lines of mountinfo: the innermost mount, and of several at one place the last.
+fn file_system_of<'m>(mounts: &'m str, directory: &Path) -> Option<&'m str> {
+    let around = mounts.lines().filter_map(|line| {
+        let (place, kind) = (line.split(' ').nth(4)?, line.split(" - ").nth(1)?.split(' ').next()?);
+        // Blanks are written as octal numbers.
+        let place = place.replace("\\040", " ");
+        directory.starts_with(&place).then_some((place.len(), kind))
+    });
+    around.max_by_key(|(length, _)| *length).map(|(_, kind)| kind)
+}
+
 fn home() -> Result<PathBuf> {
     std::env::var_os("HOME").map(PathBuf::from).context("HOME is not set: say where with --data or --identity")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::file_system_of;
+    use std::path::Path;
+
+    #[test]
+    fn the_innermost_mount_counts() {
+        let mounts = "22 1 8:1 / / rw - ext4 /dev/sda rw\n\
+                      40 22 0:30 / /mnt/my\\040cairn rw,nosuid shared:1 - fuse.cairn cairn rw\n\
+                      41 40 0:31 / /mnt/my\\040cairn/tmp rw - tmpfs none rw\n";
+        let kind = |directory: &str| file_system_of(mounts, Path::new(directory));
+        assert_eq!(kind("/mnt/my cairn/data"), Some("fuse.cairn"));
+        assert_eq!(kind("/mnt/my cairn/tmp/data"), Some("tmpfs"));
+        assert_eq!(kind("/mnt/my cairns"), Some("ext4"));
+        assert_eq!(file_system_of("", Path::new("/")), None);
+    }
 }

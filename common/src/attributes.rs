@@ -80,6 +80,8 @@ pub struct NewInode {
     pub rdev: u32,
     /// The target, for a symlink; empty otherwise.
     pub symlink_target: Vec<u8>,
+    /// Permissions that are taken from the mode, unless the directory has a default access list, which then decides.
+    pub umask: u16,
 }
 
 /// One entry of a listing.

@@ -51,4 +51,10 @@ pub enum FsError {
     Busy,
     #[error("input or output error")]
     Io,
+    #[error("the lock is held by somebody else")]
+    WouldBlock,
+    #[error("waiting for the lock would never end")]
+    Deadlock,
+    #[error("too many locks")]
+    NoLocks,
 }

@@ -1,6 +1,7 @@
 //! The vocabulary of CairnFS, and the arithmetic that needs no machine: ids and units, the hash tree, erasure coding,
 //! placement, and the messages that the roles exchange. Nothing here reads a clock, a socket, a disk or a random number.
 
+pub mod acl;
 pub mod attributes;
 pub mod buffer;
 pub mod codec;
@@ -11,6 +12,7 @@ pub mod extent;
 pub mod hash_tree;
 pub mod ids;
 pub mod limits;
+pub mod lock;
 pub mod map;
 pub mod placement;
 pub mod planted;

@@ -57,6 +57,13 @@ pub const COMPACTION_EXTENTS_MAX: usize = 2048;
 /// Bytes that one compaction rewrites.
 pub const COMPACTION_BYTES_MAX: u64 = 4 * MIB;
 
+/// Ranges that one session may have locked; beyond that `fcntl` gives ENOLCK.
+pub const LOCKS_PER_SESSION_MAX: usize = 1 << 20;
+/// Locks that a client names in one message when it comes back.
+pub const LOCKS_ASSERTED_MAX: usize = 16_384;
+/// How long the master lets a lock wait before it has the client ask again. Shorter than one try of a request.
+pub const LOCK_TURN: Duration = Duration::from_secs(2);
+
 /// A client whose session stays silent for this long may be forgotten by the master.
 pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How often a client renews its session when nothing else is sent.

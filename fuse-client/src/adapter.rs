@@ -9,18 +9,21 @@ use crate::convert::{file_attr, ino, kind_of_mode, permissions, time_change, tim
 use crate::directory::{fill, fill_plus};
 use crate::errno::errno;
 use crate::kernel::Kernel;
+use crate::lock_call;
 use bytes::Bytes;
 use cairn_client::{AllocateMode, FileSystem, Handle, OpenFlags, Opened, SeekTarget};
+use cairn_common::acl;
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, Owner};
 use cairn_common::error::FsError;
 use cairn_common::ids::{DirCookie, Ino};
 use cairn_common::limits::NAME_BYTES_MAX;
-use cairn_common::wire::master::{RenameMode, Usage, XattrMode};
+use cairn_common::lock::{self, LockClaim, LockFamily, LockRange};
+use cairn_common::wire::master::{LockSeen, RenameMode, Usage, XattrMode};
 use cairn_runtime::Runtime;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenAccMode, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    OpenAccMode, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::future::Future;
@@ -46,11 +49,13 @@ pub struct Adapter {
     /// What the kernel calls inode 1; another directory than the root when a subdirectory is mounted.
     root: Ino,
     kernel: Kernel,
+    /// The kernel looks at access lists. To keep one that nobody enforces would be a lie.
+    enforces_lists: bool,
 }
 
 impl Adapter {
     pub fn new(runtime: Runtime, fs: FileSystem, root: Ino, kernel: Kernel) -> Self {
-        Self { runtime, fs, root, kernel }
+        Self { runtime, fs, root, kernel, enforces_lists: false }
     }
 
     /// Our inode for the kernel's: they differ for the top of a mounted subdirectory alone.
@@ -130,14 +135,19 @@ fn name_of(name: &OsStr) -> Vec<u8> {
     name.as_bytes().to_vec()
 }
 
-fn new_inode(request: &Request, kind: FileKind, mode: u32, rdev: u32, symlink_target: Vec<u8>) -> NewInode {
+fn new_inode(request: &Request, kind: FileKind, mode: u32, umask: u32) -> NewInode {
     let owner = Owner { uid: request.uid(), gid: request.gid() };
-    NewInode { kind, mode: permissions(mode), owner, rdev, symlink_target }
+    NewInode { kind, mode: permissions(mode), owner, rdev: 0, symlink_target: Vec::new(), umask: permissions(umask) }
 }
 
 /// Whether a change of content takes the set-id bits: for all but root. fuser does not pass on the kernel's own answer but for writes.
 fn is_unprivileged(request: &Request) -> bool {
     request.uid() != 0
+}
+
+fn lock_claim(ino: Ino, family: LockFamily, owner: LockOwner, start: u64, end: u64, mode: i32, pid: u32) -> LockClaim {
+    let range = LockRange { first: start, last: end.max(start) };
+    LockClaim { ino, family, owner: lock::LockOwner(owner.0), pid, range, mode: lock_call::mode_of(mode) }
 }
 
 fn open_flags(flags: fuser::OpenFlags) -> OpenFlags {
@@ -165,11 +175,10 @@ mod libc_flags {
     pub const XATTR_REPLACE: i32 = 2;
 }
 
-fn fopen_flags(opened: &Opened, writable: bool) -> FopenFlags {
+/// Not FOPEN_NOFLUSH, not even if there is nothing to flush: a process that closes any descriptor of a file lets go of all its locks there.
+fn fopen_flags(opened: &Opened) -> FopenFlags {
     let mut flags = FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
-    // A descriptor that can't write has nothing to flush on close: saves a request.
-    flags.set(FopenFlags::FOPEN_NOFLUSH, !writable);
     flags
 }
 
@@ -196,11 +205,18 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+            InitFlags::FUSE_DONT_MASK,
+            InitFlags::FUSE_POSIX_LOCKS,
+            InitFlags::FUSE_FLOCK_LOCKS,
         ];
         // Each is an improvement that an older kernel may lack.
         let refused: Vec<_> = wanted.into_iter().filter(|flag| config.add_capabilities(*flag).is_err()).collect();
         if !refused.is_empty() {
             tracing::info!(?refused, "the kernel lacks some FUSE features");
+        }
+        self.enforces_lists = config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_ok();
+        if !self.enforces_lists {
+            tracing::warn!("the kernel does not enforce access lists: setting one is refused");
         }
         let _ = config.set_max_write(WRITE_BYTES_MAX);
         let _ = config.set_max_readahead(WRITE_BYTES_MAX);
@@ -282,10 +298,10 @@ impl Filesystem for Adapter {
         self.start("readlink", self.question(request), move |fs| async move { fs.read_link(ino).await }, answer);
     }
 
-    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
+    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
         let Some(kind) = kind_of_mode(mode) else { return reply.error(Errno::EINVAL) };
         let (parent, name) = (self.ino(parent), name_of(name));
-        let inode = new_inode(request, kind, mode, rdev, Vec::new());
+        let inode = NewInode { rdev, ..new_inode(request, kind, mode, umask) };
         self.start(
             "mknod",
             self.change(request),
@@ -294,9 +310,9 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (parent, name) = (self.ino(parent), name_of(name));
-        let inode = new_inode(request, FileKind::Directory, mode, 0, Vec::new());
+        let inode = new_inode(request, FileKind::Directory, mode, umask);
         self.start(
             "mkdir",
             self.change(request),
@@ -307,7 +323,7 @@ impl Filesystem for Adapter {
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (parent, name) = (self.ino(parent), name_of(name));
-        let inode = new_inode(request, FileKind::Symlink, 0o777, 0, name_of(target.as_os_str()));
+        let inode = NewInode { symlink_target: name_of(target.as_os_str()), ..new_inode(request, FileKind::Symlink, 0o777, 0) };
         self.start(
             "symlink",
             self.change(request),
@@ -356,16 +372,16 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, flags: i32, reply: ReplyCreate) {
+    fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {
         let (parent, name) = (self.ino(parent), name_of(name));
-        let inode = new_inode(request, FileKind::Regular, mode, 0, Vec::new());
+        let inode = new_inode(request, FileKind::Regular, mode, umask);
         // Another mount may have made the file since the kernel looked: without O_EXCL that file is opened.
         let or_existing = flags & libc_flags::O_EXCL == 0;
         let flags = open_flags(fuser::OpenFlags(flags));
         let answer = move |fs: &FileSystem, result: Result<(Attributes, Opened), FsError>| match result {
             Ok((attributes, opened)) => {
                 let (handle, validity) = (FileHandle(opened.handle.0), fs.validity(attributes.ino));
-                reply.created(&validity, &file_attr(&attributes), GENERATION, handle, fopen_flags(&opened, flags.write));
+                reply.created(&validity, &file_attr(&attributes), GENERATION, handle, fopen_flags(&opened));
             }
             Err(error) => reply.error(errno(error)),
         };
@@ -380,7 +396,7 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, number: INodeNo, flags: fuser::OpenFlags, reply: ReplyOpen) {
         let (ino, flags, kernel) = (self.ino(number), open_flags(flags), self.kernel.clone());
         let answer = move |_: &FileSystem, result: Result<Opened, FsError>| match result {
-            Ok(opened) => reply.opened(FileHandle(opened.handle.0), fopen_flags(&opened, flags.write)),
+            Ok(opened) => reply.opened(FileHandle(opened.handle.0), fopen_flags(&opened)),
             Err(error) => reply.error(errno(error)),
         };
         let clears_set_id = flags.truncate && is_unprivileged(request);
@@ -453,8 +469,12 @@ impl Filesystem for Adapter {
         self.start("write", self.change(request), work, move |_: &FileSystem, result| answer(result));
     }
 
-    fn flush(&self, request: &Request, _ino: INodeNo, handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        let handle = Handle(handle.0);
+    fn flush(&self, request: &Request, number: INodeNo, handle: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
+        let (handle, owner) = (Handle(handle.0), lock::LockOwner(owner.0));
+        if self.fs.may_hold_locks(self.ino(number), LockFamily::Posix, owner) {
+            let work = move |fs: FileSystem| async move { fs.flush_and_unlock(handle, owner).await };
+            return self.start("flush", self.change(request), work, empty_answer(reply));
+        }
         if !self.fs.needs_flush(handle) {
             return reply.ok();
         }
@@ -546,12 +566,20 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let (ino, name, value) = (self.ino(ino), name_of(name), value.to_vec());
-        self.start(
-            "setxattr",
-            self.change(request),
-            move |fs| async move { fs.set_xattr(ino, &name, &value, mode).await },
-            empty_answer(reply),
-        );
+        let is_list = name == acl::ACCESS || name == acl::DEFAULT;
+        if is_list && !self.enforces_lists {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        let asker = (name == acl::ACCESS && is_unprivileged(request)).then(|| (self.change(request), request.gid()));
+        let work = move |fs: FileSystem| async move {
+            if let Some((caller, gid)) = asker
+                && !caller.is_in_group(gid, fs.attributes(ino).await?.gid).await
+            {
+                fs.clear_set_group_id(ino).await?;
+            }
+            fs.set_xattr(ino, &name, &value, mode).await
+        };
+        self.start("setxattr", self.change(request), work, empty_answer(reply));
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -603,6 +631,56 @@ impl Filesystem for Adapter {
             Err(error) => reply.error(errno(error)),
         };
         self.start("lseek", self.question(request), move |fs| async move { fs.seek(handle, offset, target).await }, answer);
+    }
+
+    fn getlk(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        _handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        mode: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        // flock(2) asks no such question.
+        let claim = lock_claim(self.ino(number), LockFamily::Posix, owner, start, end, mode, pid);
+        let answer = move |_: &FileSystem, result: Result<Option<LockSeen>, FsError>| match result {
+            Ok(None) => reply.locked(start, end, lock_call::UNLOCKED, 0),
+            Ok(Some(seen)) => reply.locked(seen.range.first, seen.range.last, lock_call::mode_number(seen.mode), seen.pid),
+            Err(error) => reply.error(errno(error)),
+        };
+        self.start("getlk", self.question(request), move |fs| async move { fs.test_lock(claim).await }, answer);
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        mode: i32,
+        pid: u32,
+        waits: bool,
+        reply: ReplyEmpty,
+    ) {
+        let (handle, kernel) = (Handle(handle.0), self.kernel.clone());
+        let claim = lock_claim(self.ino(number), LockFamily::Posix, owner, start, end, mode, pid);
+        let (caller, runtime) = (Caller::new(&self.runtime, request.pid(), Leaves::WhenSignalled), self.runtime.clone());
+        let work = move |fs: FileSystem| async move {
+            let (family, patience) = lock_call::resolve(&fs, &caller, &claim, waits).await;
+            let changed = fs.lock(handle, LockClaim { family, ..claim }, patience).await?;
+            if changed {
+                runtime.blocking(move || kernel.forget_content(number)).await;
+            }
+            Ok(())
+        };
+        let leaves = Caller::new(&self.runtime, request.pid(), Leaves::WhenSignalled);
+        self.start("setlk", leaves, work, empty_answer(reply));
     }
 
     fn copy_file_range(

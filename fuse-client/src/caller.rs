@@ -7,6 +7,7 @@
 //! A dying thread has SIGKILL pending: the kernel turns every fatal signal into it. So has one whose process ends. A thread that
 //! is past that, and waits for the flush that the end of its process entails, shows it by its flags and exit code.
 
+use crate::lock_call::LockSyscall;
 use cairn_common::error::FsError;
 use cairn_runtime::Runtime;
 use std::future::Future;
@@ -17,6 +18,8 @@ use std::time::Duration;
 const FIRST_LOOK: Duration = Duration::from_millis(250);
 /// Later looks come further apart, up to this: it bounds how long a killed process stays.
 const LOOKS_APART_MAX: Duration = Duration::from_secs(1);
+/// A wait for a lock is an ordinary thing, and so is a signal that ends it.
+const LOOKS_FOR_SIGNALS_APART: Duration = Duration::from_millis(250);
 
 /// What may end a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub enum Leaves {
     /// Also the signals by which people ask programs to stop (Ctrl-C), though a program may handle them. For requests that
     /// change nothing.
     WhenAsked,
+    /// Also every other signal that it handles: programs end waits for locks by a timer.
+    WhenSignalled,
 }
 
 /// Who waits for a request.
@@ -46,6 +51,7 @@ impl Caller {
     pub async fn wait_for<T>(&self, work: impl Future<Output = Result<T, FsError>>) -> Result<T, FsError> {
         let mut work = pin!(work);
         let mut pause = FIRST_LOOK;
+        let pause_max = if self.leaves == Leaves::WhenSignalled { LOOKS_FOR_SIGNALS_APART } else { LOOKS_APART_MAX };
         loop {
             tokio::select! {
                 biased;
@@ -54,8 +60,30 @@ impl Caller {
                     return Err(FsError::Interrupted);
                 },
             }
-            pause = (pause * 2).min(LOOKS_APART_MAX);
+            pause = (pause * 2).min(pause_max);
         }
+    }
+
+    /// By which call it asks for a lock of the whole file, as far as that can be told.
+    pub async fn lock_call(&self) -> Option<LockSyscall> {
+        const LOOKS: u32 = 50;
+        const LOOKS_APART: Duration = Duration::from_micros(200);
+        let thread = self.thread;
+        for _ in 0..LOOKS {
+            let syscall = self.runtime.blocking(move || read(thread, "syscall")).await;
+            // It may not have come to rest yet.
+            if !syscall.starts_with("running") {
+                return LockSyscall::of(&syscall);
+            }
+            self.runtime.sleep(LOOKS_APART).await;
+        }
+        None
+    }
+
+    /// Whether the caller, whose own group is `gid`, belongs to `group`.
+    pub async fn is_in_group(&self, gid: u32, group: u32) -> bool {
+        let thread = self.thread;
+        gid == group || self.runtime.blocking(move || has_group(&read(thread, "status"), group)).await
     }
 
     async fn look_after(&self, pause: Duration) -> bool {
@@ -68,10 +96,20 @@ impl Caller {
     }
 }
 
-/// Of a thread that /proc does not show (hidepid), nothing is known: it waits.
+/// Of a thread that /proc does not show (hidepid), nothing is known.
+fn read(thread: u32, file: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{thread}/{file}")).unwrap_or_default()
+}
+
 fn is_called_away(thread: u32, leaves: Leaves) -> bool {
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/{thread}/{file}")).unwrap_or_default();
-    Signals::of_status(&read("status")).is_some_and(|signals| signals.call_away(leaves)) || was_killed(&read("stat"))
+    let signals = Signals::of_status(&read(thread, "status"));
+    signals.is_some_and(|signals| signals.call_away(leaves)) || was_killed(&read(thread, "stat"))
+}
+
+/// Whether a status names a group among the supplementary ones.
+fn has_group(status: &str, group: u32) -> bool {
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    groups.split_ascii_whitespace().any(|number| number.parse() == Ok(group))
 }
 
 /// Sets of signals, as /proc/PID/status shows them: signal n is bit n - 1.
@@ -119,6 +157,7 @@ impl Signals {
         let asking = match leaves {
             Leaves::WhenKilled => 0,
             Leaves::WhenAsked => heard & ASKING,
+            Leaves::WhenSignalled => heard & (ASKING | self.caught),
         };
         deadly | asking != 0
     }
@@ -138,7 +177,7 @@ fn was_killed(stat: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Leaves, Signals, set_of, was_killed};
+    use super::{Leaves, Signals, has_group, set_of, was_killed};
 
     const HANDLES_INT: Signals = Signals { pending: 0, blocked: 0, ignored: 0, caught: set_of(&[2]) };
 
@@ -164,6 +203,10 @@ mod tests {
             let signals = Signals { pending: set_of(&[harmless]), caught: set_of(&[harmless]), ..Signals::default() };
             assert!(!signals.call_away(Leaves::WhenAsked), "{harmless}");
         }
+        let alarm = Signals { pending: set_of(&[14]), caught: set_of(&[14]), ..Signals::default() };
+        assert!(alarm.call_away(Leaves::WhenSignalled) && !alarm.call_away(Leaves::WhenAsked));
+        let child = Signals { pending: set_of(&[17]), ..Signals::default() };
+        assert!(!child.call_away(Leaves::WhenSignalled), "a signal that does nothing ends nothing");
         let ignored = Signals { pending: set_of(&[1]), ignored: set_of(&[1]), ..Signals::default() };
         assert!(!ignored.call_away(Leaves::WhenAsked));
     }
@@ -177,6 +220,13 @@ mod tests {
         assert_eq!(Signals::of_status(""), None);
         let own = std::fs::read_to_string("/proc/thread-self/status").unwrap();
         assert!(Signals::of_status(&own).is_some(), "{own}");
+    }
+
+    #[test]
+    fn groups_are_read_from_a_status() {
+        let status = "Gid:\t7\t7\t7\t7\nGroups:\t4 20 1000 \nNStgid:\t9\n";
+        assert!(has_group(status, 20) && has_group(status, 1000));
+        assert!(!has_group(status, 9) && !has_group(status, 2) && !has_group("", 0));
     }
 
     /// Fields 3 to 52 with these flags and this exit code.

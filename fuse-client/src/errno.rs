@@ -28,5 +28,8 @@ pub fn errno(error: FsError) -> Errno {
         FsError::BadHandle => Errno::EBADF,
         FsError::Busy => Errno::EBUSY,
         FsError::Io => Errno::EIO,
+        FsError::WouldBlock => Errno::EAGAIN,
+        FsError::Deadlock => Errno::EDEADLK,
+        FsError::NoLocks => Errno::ENOLCK,
     }
 }

@@ -13,6 +13,15 @@ impl Kernel {
         let _ = self.0.set(notifier);
     }
 
+    /// What the kernel has of the content of an inode is out of date. Waits for requests of ours that work on it: not for a thread that answers them.
+    pub fn forget_content(&self, number: INodeNo) {
+        const EVERYTHING: i64 = 0;
+        let Some(notifier) = self.0.get() else { return };
+        if let Err(error) = notifier.inval_inode(number, 0, EVERYTHING) {
+            tracing::debug!(?number, %error, "the kernel was told to forget content");
+        }
+    }
+
     /// The attributes of an inode are not what the kernel was told; its pages are.
     pub fn forget_attributes(&self, number: INodeNo) {
         const NO_PAGES: i64 = -1;

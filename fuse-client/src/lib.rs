@@ -9,6 +9,7 @@ mod convert;
 mod directory;
 mod errno;
 mod kernel;
+mod lock_call;
 mod mount;
 mod options;
 

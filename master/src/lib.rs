@@ -9,6 +9,7 @@
 pub mod check;
 pub mod dump;
 pub mod keys;
+pub mod locks;
 pub mod service;
 pub mod state;
 pub mod store;

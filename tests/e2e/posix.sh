@@ -121,16 +121,3 @@ with os.scandir(base) as entries:
         entry.stat()
 assert len(seen) == len(set(seen)) and set(seen) == names, f"{len(seen)} of {len(names)} entries, {len(names - set(seen))} missing"
 PY
-
-say "an access list is refused, for it would not be enforced"
-python3 - "$mount/many" <<'PY'
-import errno, os, struct, sys
-entries = [(0x01, 7, 2**32 - 1), (0x02, 4, 1000), (0x04, 5, 2**32 - 1), (0x10, 5, 2**32 - 1), (0x20, 5, 2**32 - 1)]
-acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-try:
-    os.setxattr(sys.argv[1], "system.posix_acl_access", acl)
-except OSError as error:
-    assert error.errno == errno.EOPNOTSUPP, error
-else:
-    raise AssertionError("it was taken")
-PY

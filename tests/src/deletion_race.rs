@@ -70,7 +70,7 @@ async fn write_cut_off(cluster: &SimCluster, writer: &FileSystem, content: &[u8]
 
 async fn open(fs: &FileSystem, name: &str) -> Result<cairn_client::Handle, FsError> {
     let owner = Owner { uid: 0, gid: 0 };
-    let inode = NewInode { kind: FileKind::Regular, mode: 0o644, owner, rdev: 0, symlink_target: Vec::new() };
+    let inode = NewInode { kind: FileKind::Regular, mode: 0o644, owner, rdev: 0, symlink_target: Vec::new(), umask: 0 };
     let (_, opened) = fs.create_open(Ino::ROOT, name.as_bytes(), inode, true, OpenFlags::READ_WRITE).await?;
     Ok(opened.handle)
 }

@@ -206,5 +206,5 @@ fn expect_not_found(result: Result<(), FsError>) -> Result<(), FsError> {
 }
 
 fn new_inode(kind: FileKind, mode: u16) -> NewInode {
-    NewInode { kind, mode, owner: Owner { uid: 0, gid: 0 }, rdev: 0, symlink_target: Vec::new() }
+    NewInode { kind, mode, owner: Owner { uid: 0, gid: 0 }, rdev: 0, symlink_target: Vec::new(), umask: 0 }
 }

@@ -41,7 +41,14 @@ impl Story {
     }
 
     async fn unsynced_file(&self, name: &str, content: &[u8]) -> (Ino, Handle) {
-        let inode = NewInode { kind: FileKind::Regular, mode: 0o644, owner: Owner { uid: 0, gid: 0 }, rdev: 0, symlink_target: Vec::new() };
+        let inode = NewInode {
+            kind: FileKind::Regular,
+            mode: 0o644,
+            owner: Owner { uid: 0, gid: 0 },
+            rdev: 0,
+            symlink_target: Vec::new(),
+            umask: 0,
+        };
         let made = self.fs.create_open(Ino::ROOT, name.as_bytes(), inode, true, OpenFlags::READ_WRITE).await.expect("made");
         self.write(made.1.handle, 0, content).await;
         (made.0.ino, made.1.handle)

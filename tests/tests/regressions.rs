@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 fn new_inode(kind: FileKind, symlink_target: &[u8]) -> NewInode {
-    NewInode { kind, mode: 0o644, owner: Owner { uid: 0, gid: 0 }, rdev: 0, symlink_target: symlink_target.to_vec() }
+    NewInode { kind, mode: 0o644, owner: Owner { uid: 0, gid: 0 }, rdev: 0, symlink_target: symlink_target.to_vec(), umask: 0 }
 }
 
 async fn create(fs: &FileSystem, name: &[u8]) -> (Ino, Handle) {

@@ -2,6 +2,7 @@
 
 use crate::arguments::{Chunkserver, ChunkserverRole};
 use crate::identity::{Wanted, membership};
+use crate::places::check_not_on_cairn;
 use crate::signals;
 use anyhow::{Context, Result};
 use cairn_chunkserver::service::{Serving, Settings, run as serve};
@@ -24,6 +25,7 @@ pub fn run(options: Chunkserver) -> Result<()> {
 async fn start(runtime: Runtime, options: ChunkserverRole) -> Result<()> {
     // The certificate lives with the first disk: one directory to back up, none to configure.
     let first = options.data.first().context("name at least one --data DIR")?;
+    options.data.iter().try_for_each(|data| check_not_on_cairn(data))?;
     let directory = first.join("identity");
     let wanted = Wanted { role: Role::Chunkserver, directory: &directory, master: options.master, token: options.token.as_deref() };
     let member = membership(&runtime, wanted).await?;

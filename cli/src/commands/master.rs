@@ -3,6 +3,7 @@
 use crate::arguments::{Master, MasterAction};
 use crate::identity::Store;
 use crate::local_file::{file_to_read, whole_new_file};
+use crate::places::check_not_on_cairn;
 use crate::signals;
 use anyhow::{Context, Result};
 use cairn_common::attributes::Owner;
@@ -39,6 +40,7 @@ pub fn operator_directory(data: &Path) -> PathBuf {
 
 async fn start(runtime: Runtime, options: Master) -> Result<()> {
     let data = options.data;
+    check_not_on_cairn(&data)?;
     let first = !runtime.disk.exists(&operator_directory(&data).join("certificate"))?;
     let mut settings = Settings::new(data.clone(), remembered_port(&runtime, &data, options.listen));
     settings.scheme = options.scheme;

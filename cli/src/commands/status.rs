@@ -136,6 +136,7 @@ struct SessionReport {
     address: Option<String>,
     silent_ms: Option<u64>,
     open_inodes: u64,
+    locks: u64,
 }
 
 impl Report {
@@ -209,10 +210,10 @@ impl Report {
             "scrub: every disk has been read at least {passes} times; {corrupt_found} damaged shards found since the servers started, \
              {damaged_repaired} rebuilt"
         )?;
-        writeln!(out, "\nsession      address                open files  what")?;
+        writeln!(out, "\nsession      address                open files   locks  what")?;
         for session in &self.sessions {
             let address = session.address.as_deref().unwrap_or("away");
-            writeln!(out, "{:<12} {:<22} {:>10}  {}", session.id, address, session.open_inodes, session.description)?;
+            writeln!(out, "{:<12} {:<22} {:>10} {:>7}  {}", session.id, address, session.open_inodes, session.locks, session.description)?;
         }
         Ok(())
     }
@@ -314,6 +315,7 @@ impl SessionReport {
             address: session.address.map(|address| address.to_string()),
             silent_ms: session.silent_ms,
             open_inodes: session.open_inodes,
+            locks: session.locks,
         }
     }
 }

@@ -42,6 +42,11 @@ impl KnownVersions {
         true
     }
 
+    /// Whether the caches are right for a file of this version.
+    pub fn covers(&self, ino: Ino, version: u64) -> bool {
+        self.0.lock().get(&ino).is_some_and(|known| version <= known.version)
+    }
+
     /// Our own change led to `version`.
     pub fn changed_by_us(&self, ino: Ino, version: u64) {
         let mut files = self.0.lock();

@@ -4,7 +4,7 @@ use super::append::{Append, AppendLock};
 use super::listing::DirectoryHandle;
 use super::types::{Handle, OpenFlags};
 use crate::data::{Descriptor, FileData};
-use crate::link::OpenGuard;
+use crate::link::{LockVictim, OpenGuard};
 use cairn_common::collections::FastMap;
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
@@ -21,6 +21,8 @@ pub struct OpenFile {
     pub append: Option<Append>,
     /// Written through this handle since its last flush without an error.
     pub has_written: AtomicBool,
+    /// Whether locks that were taken through this handle are gone.
+    pub victim: LockVictim,
     /// Dropped last: the inode is closed when the data path has let go of it.
     pub guard: OpenGuard,
 }
@@ -49,7 +51,7 @@ impl Handles {
         let handle = self.next();
         let append = flags.append.then(|| Append::new(self.append_lock(guard.ino())));
         let descriptor = file.descriptor();
-        let open = OpenFile { file, descriptor, flags, append, has_written: AtomicBool::new(false), guard };
+        let open = OpenFile { file, descriptor, flags, append, has_written: AtomicBool::new(false), victim: LockVictim::default(), guard };
         self.files.write().insert(handle, Arc::new(open));
         handle
     }

@@ -25,12 +25,19 @@ impl FileSystem {
     }
 
     pub(super) fn readable(&self, handle: Handle) -> Result<Arc<OpenFile>, FsError> {
-        let open = self.0.handles.file(handle)?;
-        if open.flags.read { Ok(open) } else { Err(FsError::BadHandle) }
+        usable(self.0.handles.file(handle)?, |open| open.flags.read)
     }
 
     pub(super) fn writable(&self, handle: Handle) -> Result<Arc<OpenFile>, FsError> {
-        let open = self.0.handles.file(handle)?;
-        if open.flags.write { Ok(open) } else { Err(FsError::BadHandle) }
+        usable(self.0.handles.file(handle)?, |open| open.flags.write)
+    }
+}
+
+/// Whoever has lost a lock must not go on as if it had it.
+fn usable(open: Arc<OpenFile>, may: impl Fn(&OpenFile) -> bool) -> Result<Arc<OpenFile>, FsError> {
+    match () {
+        () if !may(&open) => Err(FsError::BadHandle),
+        () if open.victim.has_lost_locks() => Err(FsError::Io),
+        () => Ok(open),
     }
 }

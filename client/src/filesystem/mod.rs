@@ -11,6 +11,7 @@ mod fast;
 mod handles;
 mod io;
 mod listing;
+mod locks;
 mod lookahead;
 mod lookup;
 mod open;

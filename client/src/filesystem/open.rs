@@ -75,6 +75,10 @@ impl FileSystem {
     pub fn release(&self, handle: Handle) -> Result<(), FsError> {
         let open = self.0.handles.remove_file(handle)?;
         let ino = open.ino();
+        for place in self.0.link.lock_book().closed(ino, &open.victim) {
+            // Goes on in the background.
+            drop(self.0.link.surrender(place));
+        }
         drop(open);
         let opens = self.0.link.opens();
         // Somebody may wait for the space of a file without a name.

@@ -31,6 +31,16 @@ impl FileSystem {
         self.0.cache.attributes(ino).is_none_or(|known| has_set_id(&known))
     }
 
+    /// To be called before a file is given an access list by one who is not of its group: chmod by such a one takes the bit, too.
+    pub async fn clear_set_group_id(&self, ino: Ino) -> Result<(), FsError> {
+        let attributes = self.attributes(ino).await?;
+        if attributes.mode & SET_GROUP != 0 {
+            let change = AttributeChange { mode: Some(attributes.mode & !SET_GROUP), ..AttributeChange::default() };
+            self.set_attributes(ino, change, None).await?;
+        }
+        Ok(())
+    }
+
     /// To be called before the content or the owner of a file is changed. Whether it had any of the bits.
     pub async fn clear_set_id(&self, ino: Ino) -> Result<bool, FsError> {
         let attributes = self.attributes(ino).await?;

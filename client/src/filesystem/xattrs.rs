@@ -2,6 +2,7 @@
 
 use super::start::FileSystem;
 use crate::link::AskError;
+use cairn_common::acl;
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
 use cairn_common::limits::{XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
@@ -64,10 +65,11 @@ impl FileSystem {
     }
 }
 
-/// `system.` is the kernel's own namespace. Of it, file systems serve POSIX ACLs; to keep one without enforcing it would be a lie.
+/// `system.` is the kernel's own namespace. Of it, file systems serve access lists.
 fn check_xattr_name(name: &[u8]) -> Result<(), FsError> {
+    let is_list = name == acl::ACCESS || name == acl::DEFAULT;
     match name.len() {
-        _ if name.starts_with(b"system.") => Err(FsError::NotSupported),
+        _ if name.starts_with(b"system.") && !is_list => Err(FsError::NotSupported),
         0 => Err(FsError::Invalid),
         len if len > XATTR_NAME_BYTES_MAX => Err(FsError::OutOfRange),
         _ => Ok(()),

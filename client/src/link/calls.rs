@@ -1,8 +1,9 @@
 //! Requests that are sent until they are answered.
 
 use super::backoff::Backoff;
+use super::lock_book::LockBook;
 use super::open_inodes::OpenInodes;
-use super::session::{Contact, Line, LineFailure};
+use super::session::{Contact, Line, LineFailure, Session};
 use super::unsynced::Unsynced;
 use crate::counters::Counts;
 use crate::limits::{MUTATIONS_IN_FLIGHT_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, TRY_LIMIT};
@@ -43,6 +44,7 @@ pub struct Link {
     /// Rung to have the session renewed now.
     pub(super) renew_now: Notify,
     pub(super) unsynced: Mutex<Unsynced>,
+    pub(super) locks: Arc<LockBook>,
 }
 
 /// Why a request has no answer that the caller can use.
@@ -107,11 +109,16 @@ impl Link {
             mutations: Arc::new(Semaphore::new(MUTATIONS_IN_FLIGHT_MAX)),
             renew_now: Notify::new(),
             unsynced: Mutex::default(),
+            locks: Arc::default(),
         })
     }
 
     pub fn opens(&self) -> &Arc<OpenInodes> {
         &self.opens
+    }
+
+    pub fn lock_book(&self) -> &Arc<LockBook> {
+        &self.locks
     }
 
     /// The newest time of the master that we know.
@@ -195,6 +202,30 @@ impl Link {
         loop {
             let line = self.line(deadline).await?;
             match self.try_once(&line, &make(line.session.id)).await {
+                Ok(reply) => return Ok(reply),
+                Err(TryError::Refused(MasterError::NoSuchSession(_))) => line.fail(LineFailure::SessionGone),
+                Err(TryError::Refused(MasterError::Unavailable(reason))) => tracing::debug!("the master asks to come again: {reason}"),
+                Err(TryError::NoAnswer) => {}
+                Err(TryError::Refused(error)) => return Err(AskError::Refused(error)),
+                Err(TryError::Unsendable(reason)) => return Err(AskError::Unsendable(reason)),
+                Err(TryError::Garbled(reason)) => return Err(AskError::Garbled(reason)),
+            }
+            self.counts.master_retries.add(1);
+            let pause = self.runtime.sleep(backoff.pause());
+            self.until(deadline, pause).await?;
+        }
+    }
+
+    /// A request that only one session can make, sent until it is answered; `Unknown` once that session is gone.
+    pub(super) async fn ask_of_session(&self, session: &Session, make: impl Fn() -> MasterRequest + Send) -> Result<MasterReply, AskError> {
+        let deadline = self.deadline();
+        let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
+        loop {
+            let line = self.line(deadline).await?;
+            if line.session.id != session.id {
+                return Err(AskError::Unknown);
+            }
+            match self.try_once(&line, &make()).await {
                 Ok(reply) => return Ok(reply),
                 Err(TryError::Refused(MasterError::NoSuchSession(_))) => line.fail(LineFailure::SessionGone),
                 Err(TryError::Refused(MasterError::Unavailable(reason))) => tracing::debug!("the master asks to come again: {reason}"),

@@ -10,13 +10,15 @@
 
 use super::backoff::Backoff;
 use super::calls::{Link, TryError};
+use super::lock_book::LockPlace;
 use super::session::{Contact, Line, LineFailure, Session};
 use crate::counters::Counts;
 use crate::limits::{CLOSED_PER_RENEWAL_MAX, QUICK_LIMIT, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, TRY_LIMIT};
 use crate::settings::Settings;
 use cairn_common::attributes::Attributes;
 use cairn_common::ids::{Incarnation, SessionId};
-use cairn_common::limits::SESSION_RENEW_INTERVAL;
+use cairn_common::limits::{LOCKS_ASSERTED_MAX, SESSION_RENEW_INTERVAL};
+use cairn_common::lock::LockClaim;
 use cairn_common::wire::master::{MasterError, MasterReply, MasterRequest, Role};
 use cairn_runtime::Runtime;
 use cairn_runtime::network::{ConnectError, Connection, Endpoint};
@@ -225,18 +227,47 @@ impl Work {
         self.link.note_time(now);
         let session = match previous {
             Some(previous) if previous.id == id => {
+                self.assert_locks(&greeting, id).await?;
                 self.tell_lost(self.link.unsynced.lock().lose(id, &unknown));
                 Arc::clone(previous)
             }
             Some(previous) => {
                 tracing::warn!("the master has forgotten session {}; going on as {id}", previous.id);
                 self.tell_lost(self.link.unsynced.lock().lose_session(previous.id, incarnation));
+                let places = self.link.locks.lose_all();
+                if places > 0 {
+                    tracing::error!("the locks of {places} files went with it: whoever held one gets EIO until the file is closed");
+                }
                 Session::new(id)
             }
             None => Session::new(id),
         };
         let line = Line::new(Arc::clone(connection), session, incarnation, self.link.runtime.now());
         Ok(Welcome { line, root, cluster })
+    }
+
+    /// Says what is locked, in case that this is another life of the master.
+    async fn assert_locks(&self, greeting: &Line, session: SessionId) -> Result<(), EstablishError> {
+        let claims = self.link.locks.all();
+        let mut pages = claims.chunks(LOCKS_ASSERTED_MAX).peekable();
+        let mut left = true;
+        while left {
+            let claims = pages.next().unwrap_or_default().to_vec();
+            left = pages.peek().is_some();
+            match self.link.try_once(greeting, &MasterRequest::AssertLocks { session, claims, last: !left }).await {
+                Ok(MasterReply::LocksAsserted { refused }) => self.lose_locks(&refused),
+                Ok(_) | Err(TryError::NoAnswer | TryError::Unsendable(_) | TryError::Garbled(_)) => return Err(EstablishError::NoAnswer),
+                Err(TryError::Refused(error)) => return Err(EstablishError::Refused(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn lose_locks(&self, refused: &[LockClaim]) {
+        for claim in refused {
+            tracing::error!("a lock of inode {} was lost to somebody else: whoever held it gets EIO until the file is closed", claim.ino);
+            self.link.locks.lose(LockPlace::of(claim));
+        }
     }
 
     fn tell_lost(&self, changes: usize) {

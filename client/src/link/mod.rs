@@ -6,6 +6,7 @@
 //! - `sequences` numbers the mutations of a session, so that the master does each exactly once however often it is sent.
 //! - `open_inodes` knows what is open, so that the master keeps unlinked files that we still use.
 //! - `unsynced` remembers the answered changes that a loss of power of the master may still take.
+//! - `locks` asks for locks of files; `lock_book` remembers which are held.
 //! - `driven` keeps a sent mutation going when its caller has left.
 //!
 //! Invariants:
@@ -20,6 +21,8 @@ mod backoff;
 mod calls;
 mod driven;
 mod keeper;
+mod lock_book;
+mod locks;
 mod metadata;
 mod mutations;
 mod open_inodes;
@@ -31,5 +34,7 @@ pub use backoff::Backoff;
 pub use calls::{AskError, Link};
 pub use driven::Driven;
 pub use keeper::{Keeper, StartError, Welcome, any_port};
+pub use lock_book::{LockPlace, LockVictim};
+pub use locks::Locked;
 pub use metadata::MasterMetadata;
 pub use open_inodes::{OpenGuard, OpenInodes};

@@ -13,11 +13,13 @@ use tokio::sync::Notify;
 pub struct Session {
     pub id: SessionId,
     sequences: Mutex<Sequences>,
+    /// Of the calls for locks, which have an order of their own.
+    lock_orders: Mutex<Sequences>,
 }
 
 impl Session {
     pub fn new(id: SessionId) -> Arc<Self> {
-        Arc::new(Self { id, sequences: Mutex::default() })
+        Arc::new(Self { id, sequences: Mutex::default(), lock_orders: Mutex::default() })
     }
 
     pub fn begin(&self) -> Sequence {
@@ -30,6 +32,18 @@ impl Session {
 
     pub fn acknowledged(&self) -> Sequence {
         self.sequences.lock().acknowledged()
+    }
+
+    pub fn begin_lock(&self) -> Sequence {
+        self.lock_orders.lock().begin()
+    }
+
+    pub fn lock_answered(&self, order: Sequence) {
+        self.lock_orders.lock().answered(order);
+    }
+
+    pub fn locks_acknowledged(&self) -> Sequence {
+        self.lock_orders.lock().acknowledged()
     }
 }
 

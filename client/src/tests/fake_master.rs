@@ -198,6 +198,7 @@ impl FakeState {
             MasterRequest::Mutate { session, sequence, acknowledged, mutation, .. } => {
                 self.mutate_once(session, sequence, acknowledged, mutation)
             }
+            MasterRequest::AssertLocks { .. } => Ok(MasterReply::LocksAsserted { refused: Vec::new() }),
             other => Err(MasterError::Malformed(format!("{other:?} is not for this fake"))),
         }
     }

@@ -68,5 +68,5 @@ pub fn settings_for(master: &Node) -> Settings {
 }
 
 pub fn new_file() -> NewInode {
-    NewInode { kind: FileKind::Regular, mode: 0o644, owner: Owner { uid: 0, gid: 0 }, rdev: 0, symlink_target: Vec::new() }
+    NewInode { kind: FileKind::Regular, mode: 0o644, owner: Owner { uid: 0, gid: 0 }, rdev: 0, symlink_target: Vec::new(), umask: 0 }
 }

@@ -4,6 +4,7 @@ use crate::attributes::{AttributeChange, Attributes, DirectoryEntry, NewInode};
 use crate::error::FsError;
 use crate::extent::{ChunkInfo, Extent, ExtentPage, NewChunk};
 use crate::ids::{ChunkId, DirCookie, Incarnation, Ino, MapEpoch, PoolId, Sequence, ServerId, SessionId, TargetId};
+use crate::lock::{LockClaim, LockMode, LockRange};
 use crate::map::{ClusterMap, Pool, Target, TargetState};
 use crate::time::Timestamp;
 use crate::wire::check::{CheckReport, CheckWork};
@@ -179,6 +180,76 @@ pub enum MasterRequest {
         check: u64,
         from: u64,
     },
+
+    // ---- clients: locks
+    /// Locks and unlocks, each done exactly once: `order` numbers these calls of a session; every answer up to `acknowledged` has arrived.
+    Lock {
+        session: SessionId,
+        order: Sequence,
+        acknowledged: Sequence,
+        call: LockCall,
+    },
+    /// What is in the way of a lock, if anything is.
+    TestLock {
+        session: SessionId,
+        claim: LockClaim,
+    },
+    /// What the client holds, before it asks this life of the master for anything; `last`: this was all of it.
+    AssertLocks {
+        session: SessionId,
+        claims: Vec<LockClaim>,
+        last: bool,
+    },
+}
+
+/// What is wanted of the locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockCall {
+    Set {
+        claim: LockClaim,
+        patience: LockPatience,
+    },
+    /// The call of that order is not wanted any more, if it has not been granted yet.
+    Cancel {
+        order: Sequence,
+    },
+}
+
+/// What shall happen if somebody is in the way of a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockPatience {
+    /// `Denied`.
+    None,
+    /// It waits.
+    Waits,
+    /// It waits, but for a wait that could never end: process locks.
+    WaitsIfItEnds,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockAnswer {
+    /// Locked, or let go. `version`: of the inode, so that the holder notices what others did before.
+    Done {
+        version: u64,
+    },
+    /// Somebody has it; `by_us`: the session that asked.
+    Denied {
+        by_us: bool,
+    },
+    Deadlock,
+    TooMany,
+    /// Not yet: to be asked for again, with a new order.
+    Pending,
+    Cancelled,
+}
+
+/// A lock in the way of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockSeen {
+    pub range: LockRange,
+    pub mode: LockMode,
+    /// On the machine that asked; 0 for a holder elsewhere.
+    pub pid: u32,
 }
 
 /// Extents of one file.
@@ -454,6 +525,12 @@ pub enum MasterReply {
         check: u64,
     },
     Check(CheckReport),
+    Lock(LockAnswer),
+    LockTest(Option<LockSeen>),
+    /// These were not taken over, for somebody else has them now.
+    LocksAsserted {
+        refused: Vec<LockClaim>,
+    },
 }
 
 /// Space and inodes of the whole cluster.
@@ -564,4 +641,6 @@ pub struct SessionStatus {
     pub address: Option<SocketAddr>,
     pub silent_ms: Option<u64>,
     pub open_inodes: u64,
+    /// Ranges that are locked.
+    pub locks: u64,
 }

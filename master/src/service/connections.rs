@@ -2,6 +2,7 @@
 
 use super::master::Master;
 use super::namespace::MutateRequest;
+use crate::locks::Ticket;
 use crate::state::read;
 use bytes::Bytes;
 use cairn_common::codec;
@@ -123,6 +124,11 @@ impl Master {
             MasterRequest::CompactionWork { session, done } => self.compaction_work(caller, session, done).await,
             MasterRequest::BeginCheck { work } => self.begin_check(work),
             MasterRequest::FollowCheck { check, from } => self.follow_check(check, from),
+            MasterRequest::Lock { session, order, acknowledged, call } => {
+                self.lock(caller, Ticket { session, order }, acknowledged, call).await
+            }
+            MasterRequest::TestLock { session, claim } => self.test_lock(caller, session, &claim),
+            MasterRequest::AssertLocks { session, claims, last } => self.assert_locks(caller, session, claims, last),
         }
     }
 }
@@ -157,6 +163,9 @@ fn check_role(peer: &Peer, request: &MasterRequest) -> Result<(), MasterError> {
         | MasterRequest::ChangeServer { .. }
         | MasterRequest::BeginCheck { .. }
         | MasterRequest::FollowCheck { .. }
+        | MasterRequest::Lock { .. }
+        | MasterRequest::TestLock { .. }
+        | MasterRequest::AssertLocks { .. }
         | MasterRequest::CreateToken { .. } => (is_client, Role::Client),
     };
     if may { Ok(()) } else { Err(MasterError::Denied { needed }) }

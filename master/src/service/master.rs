@@ -5,10 +5,11 @@ use super::compaction::Desk;
 use super::server_table::ServerTable;
 use super::session_table::SessionTable;
 use super::settings::Settings;
+use crate::locks::LockDesk;
 use crate::state::{Attempt, Command, Failure, Outcome, Stamped, apply, read};
 use crate::store::tables::{Batch, Reader, StoreError};
 use crate::store::{Machine, Store};
-use cairn_common::ids::{Incarnation, LogIndex, MapEpoch};
+use cairn_common::ids::{Incarnation, LogIndex, MapEpoch, SessionId};
 use cairn_common::map::ClusterMap;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::master::MasterError;
@@ -47,7 +48,9 @@ pub struct Master {
     pub authority: Option<Authority>,
     /// Where others reach the master.
     pub address: SocketAddr,
+    /// Locked before `locks` by whoever needs both: a session that has ended asks for nothing.
     pub sessions: Mutex<SessionTable>,
+    pub locks: Mutex<LockDesk>,
     pub servers: Mutex<ServerTable>,
     /// Who rewrites what.
     pub desk: Mutex<Desk>,
@@ -75,8 +78,9 @@ impl Master {
         address: SocketAddr,
     ) -> Result<Self, StoreError> {
         let now = runtime.now();
-        let known = store.read(read::sessions)?;
-        let sessions = SessionTable::new(now, known.into_iter().map(|(session, _)| session));
+        let known: Vec<SessionId> = store.read(read::sessions)?.into_iter().map(|(session, _)| session).collect();
+        let locks = LockDesk::new(known.iter().copied());
+        let sessions = SessionTable::new(now, known);
         let servers = ServerTable::new(now, settings.suspect_after, settings.dead_after);
         let map = store.read(read::map)?;
         let incarnation = Incarnation(runtime.random_u64());
@@ -87,6 +91,7 @@ impl Master {
             authority,
             address,
             sessions: Mutex::new(sessions),
+            locks: Mutex::new(locks),
             servers: Mutex::new(servers),
             desk: Mutex::default(),
             targets_changed: Notify::new(),

@@ -2,7 +2,7 @@
 //!
 //! - [`run`](run::run) starts and ends it; [`identity`] keeps its keys; [`connections`] reads calls and checks who may ask what.
 //! - [`master`] is what all parts share: the store, and the way of a command into it.
-//! - [`namespace`], [`cluster`], [`join`] answer requests, one file per family.
+//! - [`namespace`], [`cluster`], [`join`], [`locks`] answer requests, one file per family.
 //! - [`session_table`] and [`server_table`] are soft state: who has what open, who was heard when. Pure, lost with the process;
 //!   clients and chunkservers bring it back when they return.
 //! - [`placing`] decides when slots move; [`operator`] what drain, undrain and remove mean. Pure.
@@ -19,6 +19,7 @@ mod compaction;
 mod connections;
 mod identity;
 mod join;
+mod locks;
 mod master;
 mod namespace;
 mod operator;

@@ -74,8 +74,12 @@ impl Master {
 
     /// Forgets a session and lets go of what it holds.
     pub(super) async fn end_session(&self, session: SessionId) -> Result<(), MasterError> {
-        if !self.sessions.lock().end(session) {
-            return Ok(());
+        {
+            let mut sessions = self.sessions.lock();
+            if !sessions.end(session) {
+                return Ok(());
+            }
+            self.locks.lock().end_session(session);
         }
         let ended = self.submit(Command::EndSession { session }).await;
         match ended {

@@ -53,6 +53,7 @@ impl Master {
     fn session_status(&self) -> Result<Vec<SessionStatus>, MasterError> {
         let known = self.look(read::sessions)?;
         let soft = self.sessions.lock();
+        let locks = self.locks.lock();
         let status = known.into_iter().map(|(id, record)| {
             let sight = soft.sight(id);
             SessionStatus {
@@ -61,6 +62,7 @@ impl Master {
                 address: sight.map(|sight| sight.address),
                 silent_ms: sight.map(|sight| self.silent_ms(sight.heard)),
                 open_inodes: sight.map_or(0, |sight| sight.open_inodes),
+                locks: locks.count(id),
             }
         });
         Ok(status.collect())

@@ -145,7 +145,7 @@ fn mutation(number: u64, files: &[Ino], epoch: MapEpoch, ticket: Timestamp) -> M
         (5, Some(ino)) => Mutation::SetXattr { ino, name: b"user.note".to_vec(), value: vec![number as u8; 300], mode: XattrMode::Set },
         _ => {
             let owner = Owner { uid: 1, gid: 2 };
-            let inode = NewInode { kind: FileKind::Regular, mode: 0o644, owner, rdev: 0, symlink_target: Vec::new() };
+            let inode = NewInode { kind: FileKind::Regular, mode: 0o644, owner, rdev: 0, symlink_target: Vec::new(), umask: 0 };
             Mutation::Create { parent: Ino::ROOT, name: name(number), inode, open: false, or_existing: false }
         }
     }

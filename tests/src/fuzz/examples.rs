@@ -9,6 +9,7 @@ use cairn_common::error::FsError;
 use cairn_common::extent::{ChunkInfo, Extent, ExtentPage, NewChunk, SlotMask};
 use cairn_common::hash_tree;
 use cairn_common::ids::{ChunkId, DirCookie, Hash, Incarnation, Ino, LogIndex, MapEpoch, PoolId, Sequence, ServerId, SessionId, TargetId};
+use cairn_common::lock::{LockClaim, LockFamily, LockMode, LockOwner, LockRange};
 use cairn_common::map::{ClusterMap, Group, Pool, Slot, Target, TargetState};
 use cairn_common::scheme::{ChunkLayout, Scheme};
 use cairn_common::time::Timestamp;
@@ -17,8 +18,8 @@ use cairn_common::wire::chunkserver::{
     ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, ShardHeader, ShardKey, ShardProof,
 };
 use cairn_common::wire::master::{
-    CompactionWork, FileCommit, FileCompaction, FileExtents, MasterAnswer, MasterError, MasterReply, MasterRequest, Mutation,
-    MutationReply, RenameMode, Role, SequenceRange,
+    CompactionWork, FileCommit, FileCompaction, FileExtents, LockCall, LockPatience, MasterAnswer, MasterError, MasterReply, MasterRequest,
+    Mutation, MutationReply, RenameMode, Role, SequenceRange,
 };
 use cairn_master::keys::{self, Record};
 use cairn_master::state::command::Mend;
@@ -70,7 +71,7 @@ fn commit() -> Mutation {
 
 fn mutations() -> Vec<Mutation> {
     let owner = Owner { uid: 1, gid: 2 };
-    let inode = NewInode { kind: FileKind::Symlink, mode: 0o777, owner, rdev: 0, symlink_target: b"elsewhere".to_vec() };
+    let inode = NewInode { kind: FileKind::Symlink, mode: 0o777, owner, rdev: 0, symlink_target: b"elsewhere".to_vec(), umask: 0o22 };
     let change = AttributeChange { size: Some(10), mode: Some(0o600), ..AttributeChange::default() };
     vec![
         commit(),
@@ -89,6 +90,12 @@ fn mutations() -> Vec<Mutation> {
         Mutation::SetAttributes { ino: Ino(7), change },
         Mutation::PunchHole { ino: Ino(7), offset: 1, bytes: 2, extend: true },
     ]
+}
+
+fn lock_claim() -> LockClaim {
+    let range = LockRange { first: 10, last: 4_000_000_000 };
+    let mode = Some(LockMode::Exclusive);
+    LockClaim { ino: Ino(7), family: LockFamily::Posix, owner: LockOwner(0x1234_5678_9abc), pid: 4_321, range, mode }
 }
 
 pub fn master_requests() -> Vec<Vec<u8>> {
@@ -111,6 +118,13 @@ pub fn master_requests() -> Vec<Vec<u8>> {
         MasterRequest::Join { secret: vec![1; 16], role: Role::Client, public_key: vec![2; 90] },
         MasterRequest::Heartbeat { server: ServerId(1), incarnation: Incarnation(2), known: MapEpoch(3), targets: Vec::new() },
         MasterRequest::BeginCheck { work: CheckWork::Users { chunks: vec![shard_header().key.chunk; 3] } },
+        MasterRequest::Lock {
+            session: SessionId(1),
+            order: Sequence(5),
+            acknowledged: Sequence(4),
+            call: LockCall::Set { claim: lock_claim(), patience: LockPatience::Waits },
+        },
+        MasterRequest::AssertLocks { session: SessionId(1), claims: vec![lock_claim(); 3], last: true },
     ]);
     requests.iter().map(encode).collect()
 }
@@ -127,6 +141,7 @@ pub fn master_answers() -> Vec<Vec<u8>> {
     let answers: Vec<MasterAnswer> = vec![
         Ok(MasterReply::Opened { attributes: attributes(), extents: page }),
         Ok(MasterReply::Directory { entries: vec![entry; 5], end: false }),
+        Ok(MasterReply::LocksAsserted { refused: vec![lock_claim(); 2] }),
         Ok(MasterReply::Mutated(MutationReply::Committed(vec![Ok(attributes()), Err(FsError::Stale)]))),
         Ok(MasterReply::Map(Some(cluster_map()))),
         Ok(MasterReply::CompactionWork(Some(CompactionWork {

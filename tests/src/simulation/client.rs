@@ -774,5 +774,5 @@ async fn read_through(fs: &FileSystem, handle: Handle) -> Result<Vec<u8>, FsErro
 
 fn new_inode(kind: FileKind, symlink_target: Vec<u8>) -> NewInode {
     let mode = if kind == FileKind::Directory { 0o755 } else { 0o644 };
-    NewInode { kind, mode, owner: Owner { uid: 0, gid: 0 }, rdev: 0, symlink_target }
+    NewInode { kind, mode, owner: Owner { uid: 0, gid: 0 }, rdev: 0, symlink_target, umask: 0 }
 }

@@ -181,6 +181,6 @@ fn fs_result(answer: MasterAnswer) -> Result<Attributes, FsError> {
 
 pub fn creation(name: &str, open: bool) -> Mutation {
     let owner = Owner { uid: 1000, gid: 1000 };
-    let inode = NewInode { kind: FileKind::Regular, mode: 0o644, owner, rdev: 0, symlink_target: Vec::new() };
+    let inode = NewInode { kind: FileKind::Regular, mode: 0o644, owner, rdev: 0, symlink_target: Vec::new(), umask: 0 };
     Mutation::Create { parent: Ino::ROOT, name: name.into(), inode, open, or_existing: false }
 }

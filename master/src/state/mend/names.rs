@@ -18,7 +18,7 @@ const LOST_AND_FOUND: &[u8] = b"lost+found";
 fn lost_and_found(edit: &mut Edit<'_, '_>) -> Result<Option<Ino>, StoreError> {
     if directory::find(edit.reader(), Ino::ROOT, LOST_AND_FOUND)?.is_none() {
         let owner = Owner { uid: 0, gid: 0 };
-        let new = NewInode { kind: FileKind::Directory, mode: 0o700, owner, rdev: 0, symlink_target: Vec::new() };
+        let new = NewInode { kind: FileKind::Directory, mode: 0o700, owner, rdev: 0, symlink_target: Vec::new(), umask: 0 };
         match create(edit, Ino::ROOT, LOST_AND_FOUND, &new, false) {
             Ok(_) => {}
             Err(Failure::Store(error)) => return Err(error),

@@ -2,6 +2,7 @@
 //! larger size is a hole. Which bits a chown or a write clears is decided by the client's kernel, which asks for it.
 
 use crate::state::edit::Edit;
+use crate::state::namespace::acl;
 use crate::state::namespace::shrink;
 use crate::state::outcome::Attempt;
 use cairn_common::attributes::{AttributeChange, TimeChange};
@@ -24,7 +25,10 @@ pub fn set_attributes(edit: &mut Edit<'_, '_>, ino: Ino, change: &AttributeChang
         shrink::truncate(edit, ino, &mut inode, size)?;
         inode.mtime = now;
     }
-    inode.mode = change.mode.map_or(inode.mode, |mode| mode & 0o7777);
+    if let Some(mode) = change.mode {
+        inode.mode = mode & 0o7777;
+        acl::follow_mode(edit, ino, &inode)?;
+    }
     inode.uid = change.uid.unwrap_or(inode.uid);
     inode.gid = change.gid.unwrap_or(inode.gid);
     inode.atime = change.atime.map_or(inode.atime, |atime| moment(atime, now));

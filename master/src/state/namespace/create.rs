@@ -1,7 +1,9 @@
 //! open(O_CREAT), mkdir, mknod, symlink, O_TMPFILE. POSIX: an existing name is EEXIST; the parent's mtime and ctime change; in a
-//! set-gid directory the group is inherited, and by directories the set-gid bit, too. A symlink's mode is 0777.
+//! set-gid directory the group is inherited, and by directories the set-gid bit, too. A symlink's mode is 0777. Of anything else, the
+//! directory's default access list takes permissions from the mode, or the umask if there is no such list.
 
 use crate::state::edit::Edit;
+use crate::state::namespace::acl::Inheritance;
 use crate::state::namespace::directory::{self, Tally, check_name};
 use crate::state::orphan;
 use crate::state::outcome::Attempt;
@@ -26,8 +28,10 @@ pub fn create(edit: &mut Edit<'_, '_>, parent: Ino, name: &[u8], new: &NewInode,
     if new.kind == FileKind::Directory && directory.nlink >= LINKS_MAX {
         return Err(FsError::TooManyLinks.into());
     }
+    let inheritance = Inheritance::of(edit.reader(), parent, &directory, new)?;
     let ino = take_ino(edit)?;
     let mut inode = make_inode(edit, &directory, new, detail);
+    inheritance.give(edit, ino, &mut inode);
     let dentry = Dentry { ino, kind: new.kind, cookie: edit.fresh_cookie() };
     directory::write_entry(edit, parent, name, &dentry);
     directory::write_changed(edit, parent, &mut directory, Tally::plus(new.kind));
@@ -50,9 +54,11 @@ pub fn create_unnamed(edit: &mut Edit<'_, '_>, session: SessionId, parent: Ino, 
         return Err(FsError::Invalid.into());
     }
     detail_of(parent, new)?;
+    let inheritance = Inheritance::of(edit.reader(), parent, &directory, new)?;
     let ino = take_ino(edit)?;
     let mut inode = make_inode(edit, &directory, new, Detail::Regular { cut: None, unnamed: true });
     inode.nlink = 0;
+    inheritance.give(edit, ino, &mut inode);
     edit.put_inode(ino, &mut inode);
     orphan::keep(edit, ino, session);
     Ok(MutationReply::Inode(inode.attributes(ino)))

@@ -3,6 +3,7 @@
 //! [`directory`] and [`extent_map`] are the two structures; every other module is one family of operations and opens with
 //! the rule it follows. Permission is the kernel's business at the client; the master checks that an operation makes sense.
 
+mod acl;
 mod attributes;
 mod commit;
 mod compact;

@@ -1,10 +1,12 @@
 //! setxattr, removexattr. Linux: XATTR_CREATE of one that is there is EEXIST; XATTR_REPLACE or removal of one that is not is
 //! ENODATA; an empty or overlong name is ERANGE, an overlong value E2BIG. All names together are bounded, so that they can
-//! always be listed. ctime changes.
+//! always be listed. ctime changes. Access lists ([`super::acl`]) change the mode as well.
 
 use crate::keys;
 use crate::state::edit::Edit;
+use crate::state::namespace::acl;
 use crate::state::outcome::Attempt;
+use crate::state::record::Inode;
 use crate::store::tables::Table;
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
@@ -32,13 +34,19 @@ pub fn set(edit: &mut Edit<'_, '_>, ino: Ino, name: &[u8], value: &[u8], mode: X
         (XattrMode::Replace, false) => return Err(FsError::NoAttribute.into()),
         _ => {}
     }
-    if !exists {
-        inode.xattr_list_bytes += name.len() as u32 + 1;
-        if inode.xattr_list_bytes as usize > XATTR_LIST_BYTES_MAX {
-            return Err(FsError::OutOfRange.into());
+    if acl::is_list(name) && !acl::says_more_than_mode(&mut inode, name, value)? {
+        if exists {
+            forget(edit, ino, &mut inode, name);
         }
+    } else {
+        if !exists {
+            inode.xattr_list_bytes += name.len() as u32 + 1;
+            if inode.xattr_list_bytes as usize > XATTR_LIST_BYTES_MAX {
+                return Err(FsError::NoSpace.into());
+            }
+        }
+        edit.put_raw(Table::Xattrs, &keys::xattr(ino, name), value.to_vec());
     }
-    edit.put_raw(Table::Xattrs, &keys::xattr(ino, name), value.to_vec());
     inode.ctime = edit.at;
     edit.put_inode(ino, &mut inode);
     Ok(MutationReply::Done)
@@ -50,9 +58,13 @@ pub fn remove(edit: &mut Edit<'_, '_>, ino: Ino, name: &[u8]) -> Attempt<Mutatio
     if edit.reader().get(Table::Xattrs, &keys::xattr(ino, name))?.is_none() {
         return Err(FsError::NoAttribute.into());
     }
-    edit.delete(Table::Xattrs, &keys::xattr(ino, name));
-    inode.xattr_list_bytes = inode.xattr_list_bytes.saturating_sub(name.len() as u32 + 1);
+    forget(edit, ino, &mut inode, name);
     inode.ctime = edit.at;
     edit.put_inode(ino, &mut inode);
     Ok(MutationReply::Done)
+}
+
+fn forget(edit: &mut Edit<'_, '_>, ino: Ino, inode: &mut Inode, name: &[u8]) {
+    edit.delete(Table::Xattrs, &keys::xattr(ino, name));
+    inode.xattr_list_bytes = inode.xattr_list_bytes.saturating_sub(name.len() as u32 + 1);
 }

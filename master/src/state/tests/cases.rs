@@ -207,7 +207,7 @@ fn attribute_names_are_bounded_together() {
     for number in 0..count {
         world.mutate(set_xattr(file, &name(number), 1, XattrMode::Set)).unwrap();
     }
-    assert_eq!(world.mutate(set_xattr(file, &name(count), 1, XattrMode::Set)), fs(FsError::OutOfRange));
+    assert_eq!(world.mutate(set_xattr(file, &name(count), 1, XattrMode::Set)), fs(FsError::NoSpace));
     world.mutate(set_xattr(file, &name(0), 2, XattrMode::Set)).unwrap();
     assert_eq!(read::list_xattr(&world.tables, file).unwrap().len(), count);
     world.mutate(unlink(Ino::ROOT, "file")).unwrap();

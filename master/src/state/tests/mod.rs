@@ -1,5 +1,6 @@
 //! Tests of the state machine: against a reference model, and case by case.
 
+mod acls;
 mod cases;
 mod cluster;
 mod collecting;

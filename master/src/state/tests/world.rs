@@ -179,7 +179,7 @@ pub fn chunk_id(number: u8) -> ChunkId {
 
 pub fn new_inode(kind: FileKind) -> NewInode {
     let symlink_target = if kind == FileKind::Symlink { b"there".to_vec() } else { Vec::new() };
-    NewInode { kind, mode: 0o640, owner: Owner { uid: 10, gid: 20 }, rdev: 0, symlink_target }
+    NewInode { kind, mode: 0o640, owner: Owner { uid: 10, gid: 20 }, rdev: 0, symlink_target, umask: 0 }
 }
 
 pub fn create(parent: Ino, name: &str, kind: FileKind) -> Mutation {
