@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::address::MasterAddress;
+use crate::object_arguments::{Cat, DiskUsage, Find, Head, Link, List, MakeBucket, Remove, RemoveBucket, Stat, Touch, Tree};
 use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::Role;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -40,6 +41,30 @@ pub enum Command {
     Fsck(Fsck),
     /// Create tokens with which machines join the cluster.
     Token(Token),
+    /// List buckets, directories and files.
+    Ls(List),
+    /// Show what is known of files and directories.
+    Stat(Stat),
+    /// Write files to standard output.
+    Cat(Cat),
+    /// Write the beginning of files to standard output.
+    Head(Head),
+    /// Find files by name, kind, size or age.
+    Find(Find),
+    /// Draw a directory with everything below it.
+    Tree(Tree),
+    /// Add up the sizes of files.
+    Du(DiskUsage),
+    /// Make buckets.
+    Mb(MakeBucket),
+    /// Remove buckets.
+    Rb(RemoveBucket),
+    /// Remove files and directories.
+    Rm(Remove),
+    /// Make an empty file, or set the time of a file to now.
+    Touch(Touch),
+    /// Make a symlink, or a further name of a file.
+    Ln(Link),
 }
 
 #[derive(Debug, Args)]
@@ -318,7 +343,7 @@ fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn duration_seconds(text: &str) -> Result<u64, String> {
+pub fn duration_seconds(text: &str) -> Result<u64, String> {
     let wrong = || "write a number and s, m, h or d, for example 30m".to_owned();
     let unit = text.chars().last().ok_or_else(wrong)?;
     let factor = match unit {

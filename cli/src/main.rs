@@ -6,6 +6,7 @@ mod commands;
 mod identity;
 mod local_file;
 mod logging;
+mod object_arguments;
 mod panics;
 mod places;
 mod signals;
@@ -13,6 +14,7 @@ mod signals;
 use anyhow::Result;
 use arguments::{Arguments, Command};
 use clap::Parser;
+use commands::objects;
 use logging::Level;
 use std::io::Write;
 use std::process::ExitCode;
@@ -55,6 +57,18 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Status(options) => commands::status::run(options).map(done),
         Command::Fsck(options) => commands::fsck::run(options),
         Command::Token(options) => commands::token::run(options).map(done),
+        Command::Ls(options) => objects::list::ls(options),
+        Command::Stat(options) => objects::list::stat(options),
+        Command::Cat(options) => objects::read::cat(options),
+        Command::Head(options) => objects::read::head(options),
+        Command::Find(options) => objects::search::find(options),
+        Command::Tree(options) => objects::list::tree(options),
+        Command::Du(options) => objects::usage::du(options),
+        Command::Mb(options) => objects::names::mb(options),
+        Command::Rb(options) => objects::remove::rb(options),
+        Command::Rm(options) => objects::remove::rm(options),
+        Command::Touch(options) => objects::names::touch(options),
+        Command::Ln(options) => objects::names::ln(options),
     };
     if let Err(error) = &result
         && log.is_some()

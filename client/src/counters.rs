@@ -90,4 +90,6 @@ counts! {
     shards_restored,
     /// Shards that were lost before they were stable.
     shards_lost,
+    /// Chunks of which so many shards were lost before they were stable that the rest is not enough.
+    chunks_lost,
 }

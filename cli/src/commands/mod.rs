@@ -4,6 +4,7 @@ pub mod chunkserver;
 pub mod fsck;
 pub mod master;
 pub mod mount;
+pub mod objects;
 pub mod repair;
 pub mod servers;
 pub mod status;

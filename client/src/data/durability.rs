@@ -158,13 +158,18 @@ impl Durability {
         if self.syncing_all.swap(true, Ordering::Relaxed) {
             return;
         }
+        self.sync_everything().await;
+        self.syncing_all.store(false, Ordering::Relaxed);
+    }
+
+    /// Syncs everything that was put before.
+    pub async fn sync_everything(&self) {
         let marks: SyncMarks = self.puts.lock().iter().map(|(target, puts)| (*target, puts.state.lock().last)).collect();
         self.sync(&marks).await;
         self.by_file.lock().retain(|_, marks| {
             marks.retain(|target, mark| !self.is_synced(*target, *mark));
             !marks.is_empty()
         });
-        self.syncing_all.store(false, Ordering::Relaxed);
     }
 
     fn puts_of(&self, target: TargetId) -> Arc<TargetPuts> {
@@ -272,6 +277,7 @@ impl Durability {
         let left = (0..info.scheme.shards()).filter(|index| layout.is_stored(*index) && lost & 1 << index == 0).count();
         let needed = if info.scheme.is_copies() { 1 } else { usize::from(layout.occupied_data_shards()) };
         if left < needed {
+            self.counts.chunks_lost.add(1);
             tracing::error!(chunk = ?info.id, files = ?shard.chunk.files, "data was lost before it was stable");
             shard.chunk.files.iter().for_each(|ino| self.listener.data_lost(*ino));
         }

@@ -51,6 +51,19 @@ impl DataStore {
         join_all(files.iter().map(|file| file.flush())).await.into_iter().collect()
     }
 
+    /// Flushes all files and makes everything stable that was ever written here. `Io` if any of it is lost, also of files that were closed
+    /// long ago.
+    pub async fn sync_all(&self) -> Result<(), FsError> {
+        self.flush_all().await?;
+        self.core.durability.sync_everything().await;
+        if self.core.counts.chunks_lost.get() > 0 { Err(FsError::Io) } else { Ok(()) }
+    }
+
+    /// Length of the chunks that a long stream into the file is cut into.
+    pub fn chunk_bytes_max(&self, ino: Ino) -> usize {
+        self.core.chunk_bytes_max(ino)
+    }
+
     /// Whether any file has data that the master does not have yet.
     pub fn has_dirty(&self) -> bool {
         self.core.files.has_dirty()

@@ -5,6 +5,7 @@
 
 mod append;
 mod attributes;
+mod content;
 mod create;
 mod directories;
 mod fast;
