@@ -69,7 +69,7 @@ impl Caller {
 
     /// A new inode of this user's; `mode` as it shall be in the end.
     pub fn new_inode(&self, kind: FileKind, mode: u16) -> NewInode {
-        NewInode { kind, mode, owner: Owner { uid: self.uid, gid: self.gid }, rdev: 0, symlink_target: Vec::new() }
+        NewInode { kind, mode, owner: Owner { uid: self.uid, gid: self.gid }, rdev: 0, symlink_target: Vec::new(), umask: 0 }
     }
 
     /// The mode of a copy: that of the source exactly, or as far as the umask lets it. The bits that lend an owner's rights go when it gets
