@@ -1,15 +1,19 @@
-//! How fast healing may be: so many bytes a second, and a fraction of it while clients read or write here.
+//! How fast healing may be: so many bytes a second, and a fraction of it, few at a time, while clients read or write here.
 
 use cairn_runtime::Runtime;
 use cairn_runtime::clock::Moment;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How long after the last request of a client it still counts as at work.
 const BUSY_FOR: Duration = Duration::from_millis(500);
 /// The part of the rate that is left while clients are at work.
 const BUSY_PART: u64 = 8;
+/// Shards that are pulled at the same time then: where processor or network can't keep up with the rate, no queue grows in front of clients. More
+/// than one, for one may wait for a server that hangs.
+const BUSY_PULLS: usize = 2;
 
 /// When the bytes handed out so far will have been paid for. Pure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +38,18 @@ pub struct Pacer {
     debt: Mutex<Debt>,
     /// When a client last asked for anything.
     foreground: AtomicU64,
+    busy_pulls: Semaphore,
+}
+
+/// The right to move what was asked for, until it is dropped.
+pub struct Turn<'a> {
+    _busy: Option<SemaphorePermit<'a>>,
 }
 
 impl Pacer {
     pub fn new(runtime: Runtime, bytes_per_second: u64) -> Self {
         let debt = Mutex::new(Debt { paid_at: runtime.now() });
-        Self { runtime, bytes_per_second, debt, foreground: AtomicU64::new(0) }
+        Self { runtime, bytes_per_second, debt, foreground: AtomicU64::new(0), busy_pulls: Semaphore::new(BUSY_PULLS) }
     }
 
     /// A client reads or writes.
@@ -53,13 +63,16 @@ impl Pacer {
     }
 
     /// Waits until `bytes` more may be moved.
-    pub async fn take(&self, bytes: u64) {
+    pub async fn take(&self, bytes: u64) -> Turn<'_> {
+        // The semaphore is never closed.
+        let busy = if self.is_busy(self.runtime.now()) { self.busy_pulls.acquire().await.ok() } else { None };
         let now = self.runtime.now();
         let rate = if self.is_busy(now) { self.bytes_per_second / BUSY_PART } else { self.bytes_per_second };
         let wait = self.debt.lock().take(now, bytes, rate);
         if !wait.is_zero() {
             self.runtime.sleep(wait).await;
         }
+        Turn { _busy: busy }
     }
 }
 
@@ -95,6 +108,23 @@ mod tests {
             pacer.take(1 << 20).await;
             pacer.take(0).await;
             assert_eq!(world.now().since(start).as_secs(), BUSY_PART);
+        });
+    }
+
+    #[test]
+    fn few_pulls_at_a_time_stand_in_the_way_of_clients() {
+        block_on_world(1, |world| async move {
+            let pacer = Pacer::new(world.node("server").runtime(), 1 << 20);
+            let quiet: Vec<_> = futures_util::future::join_all((0..9).map(|_| pacer.take(0))).await;
+            drop(quiet);
+            pacer.note_foreground();
+            let _first = pacer.take(0).await;
+            let second = pacer.take(0).await;
+            let third = pacer.take(0);
+            tokio::pin!(third);
+            assert!(futures_util::poll!(&mut third).is_pending());
+            drop(second);
+            assert!(futures_util::poll!(&mut third).is_ready());
         });
     }
 }

@@ -162,7 +162,7 @@ impl Healer {
     }
 
     async fn restore_one(&self, number: usize, id: TargetId, page: &ComparedPage, missing: MissingShard, name: Option<SlotName>) -> bool {
-        self.pacer.take(missing.bytes()).await;
+        let _turn = self.pacer.take(missing.bytes()).await;
         let patient = self.patient(number);
         match self.pull(&page.map, number, id, &missing, InPlace::Nothing).await {
             Ok(()) => {
