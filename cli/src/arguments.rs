@@ -1,7 +1,9 @@
 //! The command line.
 
 use crate::address::MasterAddress;
-use crate::object_arguments::{Cat, DiskUsage, Find, Head, Link, List, MakeBucket, Remove, RemoveBucket, Stat, Touch, Tree};
+use crate::object_arguments::{
+    Cat, Copy, DiskUsage, Find, Head, Link, List, MakeBucket, Move, Remove, RemoveBucket, Stat, Sync, Touch, Tree,
+};
 use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::Role;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -41,6 +43,12 @@ pub enum Command {
     Fsck(Fsck),
     /// Create tokens with which machines join the cluster.
     Token(Token),
+    /// Copy files and trees into CairnFS, out of it, or within it.
+    Cp(Copy),
+    /// Move or rename files and trees.
+    Mv(Move),
+    /// Make one tree like another; only what differs is copied.
+    Sync(Sync),
     /// List buckets, directories and files.
     Ls(List),
     /// Show what is known of files and directories.

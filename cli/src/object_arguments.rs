@@ -3,7 +3,7 @@
 use crate::arguments::Access;
 use cairn_objects::filter::{Filter, Glob, Verdict};
 use cairn_objects::place::PlaceError;
-use cairn_objects::{RemotePath, size};
+use cairn_objects::{Place, RemotePath, size};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use std::ffi::OsString;
@@ -12,6 +12,10 @@ use std::time::Duration;
 
 fn remote() -> impl TypedValueParser<Value = RemotePath> {
     OsStringValueParser::new().try_map(|text| RemotePath::parse(&text))
+}
+
+fn place() -> impl TypedValueParser<Value = Place> {
+    OsStringValueParser::new().try_map(|text| Place::parse(&text))
 }
 
 fn bucket() -> impl TypedValueParser<Value = RemotePath> {
@@ -28,6 +32,91 @@ pub struct Printing {
     /// One JSON object per line instead of text.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What all commands that transfer content can do.
+#[derive(Debug, Clone, Args)]
+pub struct Transferring {
+    #[command(flatten)]
+    pub filter: FilterArguments,
+    /// Tell what would be done, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Leave what is there already as it is.
+    #[arg(short, long)]
+    pub no_clobber: bool,
+    /// Long files, ranges of a long file, or packs of small files on their way at the same time.
+    #[arg(short = 'P', long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: u16,
+    /// Bytes a second at most, over all files: 500K, 10M.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub bwlimit: Option<u64>,
+    /// Print nothing but errors.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// One JSON object per line for each thing done, and one for the sum.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten, next_help_heading = "Connecting")]
+    pub access: Access,
+}
+
+#[derive(Debug, Args)]
+pub struct Copy {
+    /// What to copy, and last where to: cairn://BUCKET/KEY or paths of this machine; - is standard input or output.
+    ///
+    /// A file goes to the name given; or into it, if that ends in a slash or is a directory. With -r, the content of a directory goes below the
+    /// target: `cairn cp -r photos cairn://b/2026` makes cairn://b/2026/one.jpg. Directories that are missing are made, buckets are not.
+    #[arg(value_name = "SOURCE... TARGET", num_args = 2.., required = true, value_parser = place(), verbatim_doc_comment)]
+    pub places: Vec<Place>,
+    /// Directories with everything in them.
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Keep modes, times, extended attributes and hard links.
+    #[arg(short, long)]
+    pub preserve: bool,
+    #[command(flatten)]
+    pub transferring: Transferring,
+}
+
+#[derive(Debug, Args)]
+pub struct Move {
+    /// What to move, and last where to, as for `cairn cp`. Within CairnFS this renames, at once and at any size. Else everything is copied, and removed at the
+    /// source when it is on stable storage at the target.
+    #[arg(value_name = "SOURCE... TARGET", num_args = 2.., required = true, value_parser = place())]
+    pub places: Vec<Place>,
+    /// Directories with everything in them. Not needed for renaming.
+    #[arg(short, long)]
+    pub recursive: bool,
+    #[command(flatten)]
+    pub transferring: Transferring,
+}
+
+#[derive(Debug, Args)]
+pub struct Sync {
+    /// The tree that is copied: cairn://BUCKET/KEY or a directory of this machine.
+    #[arg(value_name = "SOURCE", value_parser = place())]
+    pub source: Place,
+    /// The tree that becomes like it.
+    #[arg(value_name = "TARGET", value_parser = place())]
+    pub target: Place,
+    /// Remove at the target what the source does not have. Tells what that is, and asks; --yes is needed where nobody can answer.
+    #[arg(long)]
+    pub delete: bool,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Files of the same size are the same, whatever their time.
+    #[arg(long, conflicts_with = "checksum")]
+    pub size_only: bool,
+    /// Files are the same if their content is, by hash; of most files in CairnFS the hash is known without reading them.
+    #[arg(long)]
+    pub checksum: bool,
+    /// Do not keep modes, times, extended attributes and hard links. Times differ then, so use it with --size-only or --checksum.
+    #[arg(long)]
+    pub no_preserve: bool,
+    #[command(flatten)]
+    pub transferring: Transferring,
 }
 
 #[derive(Debug, Args)]
@@ -56,6 +145,7 @@ pub struct List {
 
 #[derive(Debug, Args)]
 pub struct Stat {
+    /// What to show: cairn://BUCKET/KEY.
     #[arg(value_name = "URI", required = true, value_parser = remote())]
     pub paths: Vec<RemotePath>,
     /// Follow a symlink.
@@ -70,6 +160,7 @@ pub struct Stat {
 
 #[derive(Debug, Args)]
 pub struct Cat {
+    /// What to print: cairn://BUCKET/KEY.
     #[arg(value_name = "URI", required = true, value_parser = remote())]
     pub paths: Vec<RemotePath>,
     #[command(flatten, next_help_heading = "Connecting")]
@@ -78,6 +169,7 @@ pub struct Cat {
 
 #[derive(Debug, Args)]
 pub struct Head {
+    /// What to print the beginning of: cairn://BUCKET/KEY.
     #[arg(value_name = "URI", required = true, value_parser = remote())]
     pub paths: Vec<RemotePath>,
     /// How many lines.
@@ -92,6 +184,7 @@ pub struct Head {
 
 #[derive(Debug, Args)]
 pub struct MakeBucket {
+    /// Their names.
     #[arg(value_name = "cairn://BUCKET", required = true, value_parser = bucket())]
     pub buckets: Vec<RemotePath>,
     /// A bucket that exists already is fine.
@@ -103,6 +196,7 @@ pub struct MakeBucket {
 
 #[derive(Debug, Args)]
 pub struct RemoveBucket {
+    /// Their names.
     #[arg(value_name = "cairn://BUCKET", required = true, value_parser = bucket())]
     pub buckets: Vec<RemotePath>,
     /// With everything in it. Tells what that is, and asks; --yes is needed where nobody can answer.
@@ -117,6 +211,7 @@ pub struct RemoveBucket {
 
 #[derive(Debug, Args)]
 pub struct Remove {
+    /// What to remove: cairn://BUCKET/KEY.
     #[arg(value_name = "URI", required = true, value_parser = remote())]
     pub paths: Vec<RemotePath>,
     /// Directories with everything in them. Tells how much that is, and asks; --yes is needed where nobody can answer.
@@ -139,6 +234,7 @@ pub struct Remove {
 
 #[derive(Debug, Args)]
 pub struct Touch {
+    /// Files: cairn://BUCKET/KEY.
     #[arg(value_name = "URI", required = true, value_parser = remote())]
     pub paths: Vec<RemotePath>,
     /// Make no file that is not there.
@@ -174,6 +270,7 @@ impl Link {
 
 #[derive(Debug, Args)]
 pub struct DiskUsage {
+    /// What to add up: cairn://BUCKET or cairn://BUCKET/KEY.
     #[arg(value_name = "URI", required = true, value_parser = remote())]
     pub paths: Vec<RemotePath>,
     /// Also each directory down to this depth.

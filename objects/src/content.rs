@@ -8,6 +8,7 @@ use bytes::Bytes;
 use cairn_client::{Handle, OpenFlags};
 use cairn_common::attributes::{Attributes, FileKind};
 use cairn_common::error::FsError;
+use cairn_common::ids::Ino;
 use futures_util::stream::{self, Stream, StreamExt};
 
 /// A range that is read at once.
@@ -34,17 +35,19 @@ impl Drop for OpenObject {
 impl Store {
     /// Opens a file for reading.
     pub async fn open(&self, found: &Found) -> Result<OpenObject, Failure> {
-        self.open_file(&found.path, &found.attributes).await
+        match found.attributes.kind {
+            FileKind::Regular => self.open_inode(&found.path, found.ino()).await,
+            FileKind::Directory => Err(Failure::new(&found.path, FsError::IsDirectory)),
+            _ => Err(Failure::said(&found.path, "it is a device, socket or pipe, which has no content")),
+        }
     }
 
-    pub async fn open_file(&self, path: &RemotePath, inode: &Attributes) -> Result<OpenObject, Failure> {
-        match inode.kind {
-            FileKind::Regular => self.check(path, inode, Access::Read)?,
-            FileKind::Directory => return Err(Failure::new(path, FsError::IsDirectory)),
-            _ => return Err(Failure::said(path, "it is a device, socket or pipe, which has no content")),
-        }
-        let opened = self.fs.open(inode.ino, OpenFlags::READ).await.at(path)?;
-        Ok(OpenObject { store: self.clone(), path: path.clone(), handle: opened.handle, attributes: opened.attributes })
+    /// Opens what is known to be a file.
+    pub async fn open_inode(&self, path: &RemotePath, ino: Ino) -> Result<OpenObject, Failure> {
+        let opened = self.fs.open(ino, OpenFlags::READ).await.at(path)?;
+        let object = OpenObject { store: self.clone(), path: path.clone(), handle: opened.handle, attributes: opened.attributes };
+        self.check(path, &object.attributes, Access::Read)?;
+        Ok(object)
     }
 }
 

@@ -18,10 +18,12 @@ pub mod caller;
 pub mod content;
 pub mod failure;
 pub mod filter;
+pub mod local;
 pub mod place;
 pub mod row;
 pub mod size;
 pub mod store;
+pub mod transfer;
 pub mod walk;
 
 pub use caller::Caller;

@@ -27,6 +27,12 @@ impl FileSystem {
         Ok(())
     }
 
+    /// What is known of where the content is; the next read asks the master. Flush before.
+    pub fn forget_content(&self, handle: Handle) -> Result<(), FsError> {
+        self.readable(handle)?.file.forget_extents();
+        Ok(())
+    }
+
     /// Everything that was written, and every change of the namespace that returned before, is on stable storage when this returns. An
     /// error if that can't be, or if anything that was flushed before has been lost on the way to it.
     pub async fn sync_all(&self) -> Result<(), FsError> {

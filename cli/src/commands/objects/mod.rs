@@ -1,9 +1,12 @@
 //! The commands for users' files: parse, call `cairn_objects`, print.
 
 mod confirm;
+pub mod copy;
 pub mod list;
+pub mod moving;
 pub mod names;
 mod output;
+mod progress;
 pub mod read;
 pub mod remove;
 pub mod search;

@@ -1,6 +1,7 @@
 //! `cairn cat` and `cairn head`.
 
 use super::output::Output;
+use super::tally::Tally;
 use super::with_store;
 use crate::object_arguments::{Cat, Head};
 use anyhow::Result;
@@ -13,17 +14,23 @@ use std::process::ExitCode;
 
 pub fn cat(options: Cat) -> Result<ExitCode> {
     with_store(options.access.clone(), move |store, tally| async move {
-        let mut output = Output::new(&store.runtime);
         for path in &options.paths {
-            let Some(object) = tally.take(opened(&store, path).await) else { continue };
-            let mut parts = std::pin::pin!(object.parts(u64::MAX));
-            while let Some(part) = parts.next().await {
-                let Some(part) = tally.take(part) else { break };
-                output.bytes(part).await?;
-            }
+            print_file(&store, &tally, path).await?;
         }
         Ok(())
     })
+}
+
+/// Writes a file to standard output.
+pub async fn print_file(store: &Store, tally: &Tally, path: &RemotePath) -> Result<()> {
+    let mut output = Output::new(&store.runtime);
+    let Some(object) = tally.take(opened(store, path).await) else { return Ok(()) };
+    let mut parts = std::pin::pin!(object.parts(u64::MAX));
+    while let Some(part) = parts.next().await {
+        let Some(part) = tally.take(part) else { break };
+        output.bytes(part).await?;
+    }
+    Ok(())
 }
 
 pub fn head(options: Head) -> Result<ExitCode> {

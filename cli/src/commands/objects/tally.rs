@@ -9,6 +9,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 struct Counts {
     failed: u64,
+    is_muted: bool,
     /// Instead of 0 or 1.
     code: Option<u8>,
 }
@@ -18,6 +19,11 @@ struct Counts {
 pub struct Tally(Arc<Mutex<Counts>>);
 
 impl Tally {
+    /// One that counts for itself and says nothing.
+    pub fn muted(&self) -> Self {
+        Self(Arc::new(Mutex::new(Counts { is_muted: true, ..Counts::default() })))
+    }
+
     pub fn failed(&self, failure: &Failure) {
         self.0.lock().failed += 1;
         self.warn(&failure.to_string());
@@ -25,6 +31,9 @@ impl Tally {
 
     /// Tells, and does not count.
     pub fn warn(&self, sentence: &str) {
+        if self.0.lock().is_muted {
+            return;
+        }
         // Whoever reads standard error may be gone.
         let _ = writeln!(std::io::stderr(), "cairn: {sentence}");
     }

@@ -1,0 +1,120 @@
+//! A local file on its way: under another name until it is whole.
+
+use super::names::rename;
+use crate::failure::{At, Failure, Reason};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Removed when dropped, unless it was finished or is to be kept.
+#[derive(Debug)]
+pub struct Unfinished {
+    path: PathBuf,
+    file: File,
+    is_kept: AtomicBool,
+    /// It was there already: an earlier copy did not come to its end.
+    pub is_resumed: bool,
+}
+
+impl Unfinished {
+    /// Makes the file; or takes one that is there, if that is as long as it should be.
+    pub fn open(path: PathBuf, size: u64, resume: bool) -> Result<Self, Failure> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+        let file = if resume { options.create(true).truncate(false) } else { options.create_new(true) }.open(&path).at(path.display())?;
+        let length = file.metadata().at(path.display())?.len();
+        let unfinished = Self { path, file, is_kept: AtomicBool::new(false), is_resumed: length == size && size > 0 };
+        if !unfinished.is_resumed {
+            unfinished.file.set_len(0).and_then(|()| unfinished.file.set_len(size)).at(unfinished.path.display())?;
+        }
+        Ok(unfinished)
+    }
+
+    /// Writes, and looks whether the file now holds it.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
+        self.file.write_all_at(bytes, offset).at(self.path.display())?;
+        if self.read(offset, bytes.len())? == bytes {
+            Ok(())
+        } else {
+            Err(Failure::new(
+                self.path.display(),
+                Reason::Mismatch("this machine's disk gave back other bytes than were written".to_owned()),
+            ))
+        }
+    }
+
+    pub fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, Failure> {
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, offset).at(self.path.display())?;
+        Ok(bytes)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is there stays, for another try.
+    pub fn keep(&self) {
+        self.is_kept.store(true, Ordering::Relaxed);
+    }
+
+    /// On stable storage.
+    pub fn sync(&self) -> Result<(), Failure> {
+        self.file.sync_all().at(self.path.display())
+    }
+
+    /// Gives it its name. Whether that was free, or could be replaced.
+    pub fn finish(&self, path: &Path, replace: bool) -> Result<bool, Failure> {
+        if path.is_dir() && !path.is_symlink() {
+            return Err(Failure::said(path.display(), "a directory is there: a file can't replace it"));
+        }
+        let is_named = rename(&self.path, path, replace).at(path.display())?;
+        if is_named {
+            self.keep();
+        }
+        Ok(is_named)
+    }
+}
+
+impl Drop for Unfinished {
+    #[expect(clippy::disallowed_methods, reason = "a file of the user's, outside any store of ours")]
+    fn drop(&mut self) {
+        if !self.is_kept.load(Ordering::Relaxed) {
+            // What is left of it is only in the way, not wrong.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Unfinished;
+    use std::fs::OpenOptions;
+
+    #[test]
+    fn a_copy_is_there_whole_or_not_at_all_and_can_go_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let (part, path) = (directory.path().join(".part"), directory.path().join("f"));
+        drop(Unfinished::open(part.clone(), 8, true).unwrap());
+        assert!(!part.exists());
+
+        let first = Unfinished::open(part.clone(), 8, true).unwrap();
+        assert!(!first.is_resumed);
+        first.write(4, b"5678").unwrap();
+        first.keep();
+        drop(first);
+        let second = Unfinished::open(part.clone(), 8, true).unwrap();
+        assert!(second.is_resumed);
+        assert_eq!(second.read(0, 8).unwrap(), b"\0\0\0\x005678");
+        second.write(0, b"1234").unwrap();
+        assert!(second.finish(&path, false).unwrap());
+        drop(second);
+        assert_eq!(std::io::read_to_string(OpenOptions::new().read(true).open(&path).unwrap()).unwrap(), "12345678");
+        assert!(!part.exists());
+
+        let other = Unfinished::open(part.clone(), 1, false).unwrap();
+        assert!(!other.finish(&path, false).unwrap(), "the name is taken");
+        assert!(other.finish(directory.path(), true).unwrap_err().to_string().contains("a directory is there"));
+    }
+}
