@@ -202,7 +202,7 @@ pub struct ChunkserverRole {
     /// Where this server stands, for spreading data: rack=a, host=b. May be repeated.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// How fast lost data is rebuilt onto this server, in MiB a second; an eighth of it while clients are at work here.
+    /// How fast lost data is rebuilt onto this server, in MiB a second; a sixteenth of it while clients are at work here.
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub repair_rate: u64,
     /// How fast stored data is read over to find rot, in MiB a second and disk [default: a pass in 14 days, at least 1 MiB/s].
