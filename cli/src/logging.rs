@@ -10,6 +10,8 @@ use tracing_subscriber::EnvFilter;
 /// How much is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
+    /// What failures do not say themselves, and why nothing goes on: for commands that name each thing they could not do.
+    Troubles,
     /// Only what needs attention: for commands that a person watches.
     Warnings,
     /// Also what a server does: for roles whose log is kept.
@@ -32,6 +34,7 @@ impl Level {
 
     fn directives(self) -> &'static str {
         match self {
+            Self::Troubles => "error,cairn_client::link=warn",
             Self::Warnings => "warn",
             Self::Serving => "warn,cairn=info,cairn_master=info,cairn_chunkserver=info",
             Self::Verbose => "info",

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<ExitCode> {
     let level = match arguments.command {
         Command::Master(_) | Command::Chunkserver(_) | Command::Mount(_) => Level::Serving,
+        Command::Cp(_) | Command::Mv(_) | Command::Sync(_) | Command::Cat(_) | Command::Head(_) | Command::Rm(_) => Level::Troubles,
         _ => Level::Warnings,
     };
     logging::start(level.with_verbosity(arguments.verbose), arguments.log.as_deref())?;

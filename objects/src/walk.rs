@@ -7,11 +7,14 @@ use crate::store::{Entries, Found, Store};
 use cairn_common::attributes::{Attributes, DirectoryEntry, FileKind};
 use std::vec::IntoIter;
 
+/// So many entries are sorted without being asked for it.
+const FEW_ENTRIES_MAX: u64 = 10_000;
+
 /// In which order the entries of a directory come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// As they were made: starts at once, at any length.
-    AsMade,
+    /// By name, but as they were made where there are very many: that starts at once, at any length, in constant memory.
+    ByNameIfFew,
     ByName,
 }
 
@@ -88,12 +91,13 @@ impl Walk {
     }
 
     async fn enter(&mut self, path: RemotePath, directory: &Attributes) -> Result<(), Failure> {
-        let level = match self.order {
-            Order::ByName => {
+        let is_sorted = self.order == Order::ByName || directory.size <= FEW_ENTRIES_MAX;
+        let level = match is_sorted {
+            true => {
                 let all = self.store.sorted_entries(&path, directory).await?;
                 Level { path, page: all.into_iter(), rest: None }
             }
-            Order::AsMade => {
+            false => {
                 let rest = self.store.entries_of(&path, directory).await?;
                 Level { path, page: Vec::new().into_iter(), rest: Some(rest) }
             }

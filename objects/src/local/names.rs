@@ -34,7 +34,10 @@ pub fn make_directories(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() {
         return Ok(());
     }
-    std::fs::DirBuilder::new().recursive(true).mode(0o777).create(path)
+    match std::fs::DirBuilder::new().recursive(true).mode(0o777).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(io::Error::from(rustix::io::Errno::NOTDIR)),
+        made => made,
+    }
 }
 
 /// Gives a file another name. Without `replace`, whether the name was free.

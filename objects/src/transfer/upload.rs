@@ -188,6 +188,7 @@ impl Upload<'_> {
             engine.pace.take(len).await;
             self.write(position, bytes).await?;
             engine.watch.moved(Some(self.ticket), len);
+            engine.sums.count(|counts| counts.bytes += len);
             position += len;
         }
     }

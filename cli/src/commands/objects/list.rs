@@ -14,9 +14,6 @@ use cairn_objects::{Failure, RemotePath, Store, size};
 use std::fmt::Write;
 use std::process::ExitCode;
 
-/// Directories of more entries are not sorted unless asked for.
-const SORTED_ENTRIES_MAX: u64 = 10_000;
-
 pub fn ls(options: List) -> Result<ExitCode> {
     with_store(options.access.clone(), move |store, tally| async move { list(&store, &tally, &options).await })
 }
@@ -44,7 +41,7 @@ pub fn sizes(human: bool) -> Sizes {
 
 async fn list(store: &Store, tally: &Tally, options: &List) -> Result<()> {
     let path = options.path.clone().unwrap_or_default();
-    let follow = if options.directory { Follow::AllButLast } else { Follow::Last };
+    let follow = if options.directory || options.long { Follow::AllButLast } else { Follow::Last };
     let Some(found) = tally.take(store.find(&path, follow).await) else { return Ok(()) };
     let mut output = Output::new(&store.runtime);
     if options.directory || !found.is_directory() {
@@ -52,7 +49,7 @@ async fn list(store: &Store, tally: &Tally, options: &List) -> Result<()> {
         output.text(&tally.take(row).unwrap_or_default()).await?;
         return output.flush().await;
     }
-    let order = if options.sort || found.attributes.size <= SORTED_ENTRIES_MAX { Order::ByName } else { Order::AsMade };
+    let order = if options.sort { Order::ByName } else { Order::ByNameIfFew };
     let mut walk = Walk::below(store, &found, order, if options.recursive { usize::MAX } else { 1 });
     let mut is_first_page = true;
     let mut told = 0u32;

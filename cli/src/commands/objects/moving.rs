@@ -36,6 +36,10 @@ fn remote_path(place: &Place) -> Option<&RemotePath> {
 }
 
 async fn rename_all(store: &Store, tally: &Tally, sources: &[&RemotePath], target: &RemotePath, options: &Move) -> Result<()> {
+    if let Some(bucket) = sources.iter().find(|source| source.is_bucket() || source.is_root()) {
+        tally.failed(&Failure::said(bucket, "a bucket can't be moved: move what is in it"));
+        return Ok(());
+    }
     let Some(present) = tally.take(store.find_if_any(target, Follow::Last).await) else { return Ok(()) };
     let into = target.is_folder || sources.len() > 1 || present.is_some_and(|found| found.is_directory());
     let mut output = Output::new(&store.runtime);
@@ -54,9 +58,6 @@ async fn rename_all(store: &Store, tally: &Tally, sources: &[&RemotePath], targe
 }
 
 async fn rename(store: &Store, source: &RemotePath, target: &RemotePath, options: &Move) -> Result<&'static str, Failure> {
-    if source.is_bucket() || source.is_root() {
-        return Err(Failure::said(source, "a bucket can't be moved: move what is in it"));
-    }
     let found = store.find(source, Follow::AllButLast).await?;
     if options.transferring.no_clobber && store.find_if_any(target, Follow::AllButLast).await?.is_some() {
         return Ok("kept");

@@ -251,6 +251,9 @@ fn text_sum(counts: &Counts, took: Duration, dry_run: bool) -> String {
     if dry_run {
         return format!("dry run: {told}\n");
     }
+    if counts.copied == 0 {
+        return format!("{told}\n");
+    }
     let resumed = match counts.resumed_bytes {
         0 => String::new(),
         bytes => format!(", {} of it from an earlier try", size::human(bytes)),

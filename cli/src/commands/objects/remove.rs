@@ -117,7 +117,7 @@ async fn remove_all(store: &Store, tally: &Tally, found: &Found, filter: &Filter
 /// Names what a recursive removal would take, as a sentence.
 async fn preview(store: &Store, tally: &Tally, found: &Found, filter: &Filter) -> String {
     let (mut files, mut bytes, mut directories) = (0u64, 0u64, 0u64);
-    let mut walk = Walk::below(store, found, Order::AsMade, usize::MAX);
+    let mut walk = Walk::below(store, found, Order::ByNameIfFew, usize::MAX);
     while let Some(next) = walk.next().await {
         let Some(visited) = tally.take(next) else { continue };
         if visited.is_directory() {

@@ -17,7 +17,7 @@ pub fn find(options: Find) -> Result<ExitCode> {
         let Some(start) = tally.take(store.find_directory(&options.path).await) else { return Ok(()) };
         let wanted = Wanted::new(&options, store.runtime.wall());
         let mut output = Output::new(&store.runtime);
-        let mut walk = Walk::below(&store, &start, Order::AsMade, options.max_depth.unwrap_or(usize::MAX));
+        let mut walk = Walk::below(&store, &start, Order::ByNameIfFew, options.max_depth.unwrap_or(usize::MAX));
         while let Some(next) = walk.next().await {
             let Some(visited) = tally.take(next) else { continue };
             if wanted.takes(&visited) {

@@ -54,7 +54,7 @@ async fn amounts(store: &Store, tally: &Tally, found: &Found, depth: usize) -> B
         return amounts;
     }
     let mut seen: BTreeSet<Ino> = BTreeSet::new();
-    let mut walk = Walk::below(store, found, Order::AsMade, usize::MAX);
+    let mut walk = Walk::below(store, found, Order::ByNameIfFew, usize::MAX);
     while let Some(next) = walk.next().await {
         let Some(visited) = tally.take(next) else { continue };
         let is_directory = visited.is_directory();
