@@ -1,9 +1,16 @@
 //! The command line.
 
+mod operator;
+
+pub use operator::{
+    Bench, Completions, Config, ConfigAction, Info, Locate, Manual, Operator, Pool, PoolAction, Session, SessionAction, SessionEvict, Top,
+};
+
 use crate::address::MasterAddress;
 use crate::object_arguments::{
     Cat, Copy, DiskUsage, Find, Head, Link, List, MakeBucket, Move, Remove, RemoveBucket, Stat, Sync, Touch, Tree,
 };
+use crate::logging::Format;
 use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::Role;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -22,6 +29,12 @@ pub struct Arguments {
     /// Append the log to this file instead of writing it to standard error.
     #[arg(long, value_name = "FILE", global = true)]
     pub log: Option<PathBuf>,
+    /// Format of the log: text for people, or a JSON object per line.
+    #[arg(long, value_name = "FORMAT", global = true, value_enum, default_value_t = Format::Text)]
+    pub log_format: Format,
+    /// Which profile of ~/.config/cairn/config.toml counts.
+    #[arg(long, value_name = "NAME", global = true, env = "CAIRN_PROFILE")]
+    pub profile: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +86,26 @@ pub enum Command {
     Touch(Touch),
     /// Make a symlink, or a further name of a file.
     Ln(Link),
+    /// See and end the sessions of clients.
+    Session(Session),
+    /// See the pools: how data is spread, and on which disks.
+    Pool(Pool),
+    /// Show what a file is made of: inode, extents, chunks, which servers have each shard, real space.
+    Info(Info),
+    /// Show which chunkservers have the content of files.
+    Locate(Locate),
+    /// Watch what the cluster does: throughput, operations, latencies and queues of every role, repair and scrub.
+    Top(Top),
+    /// Measure how fast a directory is: big files, small files, metadata.
+    Bench(Bench),
+    /// Show the settings of ~/.config/cairn/config.toml and where each value comes from.
+    Config(Config),
+    /// Limit the space of a directory: not there yet.
+    Quota,
+    /// Print the completions for a shell.
+    Completions(Completions),
+    /// Print the manual page, or write those of all commands to a directory.
+    Man(Manual),
 }
 
 #[derive(Debug, Args)]
@@ -120,6 +153,8 @@ pub struct Master {
     /// Write the address to this file once the master serves (for scripts).
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub metrics: Metrics,
     #[command(subcommand)]
     pub action: Option<MasterAction>,
 }
@@ -168,6 +203,9 @@ pub struct ChunkserverList {
     /// Data directory of a master on this machine, whose own certificate is used.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["token", "identity"])]
     pub data: Option<PathBuf>,
+    /// Machine-readable.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -211,6 +249,16 @@ pub struct ChunkserverRole {
     /// Write the address to this file once the chunkserver serves (for scripts).
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub metrics: Metrics,
+}
+
+/// Where a role shows what it counts.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Metrics {
+    /// Show metrics over HTTP, for Prometheus: PORT (on this machine alone), or IP:PORT. They need no password. Port 0: any free one; the log says which.
+    #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// How a client finds and convinces the master.
@@ -253,6 +301,8 @@ pub struct Mount {
     /// How fast this mount rewrites fragmented files and mostly dead chunks, its own and others', in MiB a second. 0: not at all.
     #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
     pub compaction_rate: u64,
+    #[command(flatten)]
+    pub metrics: Metrics,
 }
 
 #[derive(Debug, Args)]
@@ -340,6 +390,14 @@ impl From<TokenRole> for Role {
     }
 }
 
+fn metrics_address(text: &str) -> Result<SocketAddr, String> {
+    let wrong = || "write a port, or an IP address and a port: 9464, 0.0.0.0:9464, [::]:9464".to_owned();
+    match text.parse::<u16>() {
+        Ok(port) => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
+        Err(_) => text.parse().map_err(|_| wrong()),
+    }
+}
+
 fn server_id(text: &str) -> Result<u32, String> {
     text.strip_prefix('s').unwrap_or(text).parse().map_err(|_| "write the number of a chunkserver, for example s3".to_owned())
 }
@@ -373,6 +431,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bare_port_of_metrics_is_for_this_machine_alone() {
+        let shown = |text| metrics_address(text).map(|address| address.to_string());
+        assert_eq!(shown("9464").as_deref(), Ok("127.0.0.1:9464"));
+        assert_eq!(shown("0.0.0.0:1").as_deref(), Ok("0.0.0.0:1"));
+        for wrong in ["", "host:1", "70000", ":9464"] {
+            assert!(shown(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

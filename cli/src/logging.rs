@@ -1,6 +1,7 @@
 //! Logs go to standard error, or to a file.
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use std::fs::{File, OpenOptions};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -46,19 +47,55 @@ impl Level {
     }
 }
 
+/// For whom the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people: a line of text for each event.
+    #[default]
+    Text,
+    /// For machines: a JSON object in a line for each event, with `timestamp`, `level`, `target` and `fields`, of which `message` is the sentence.
+    Json,
+}
+
 /// Starts logging. RUST_LOG overrides the level.
-pub fn start(level: Level, file: Option<&Path>) -> Result<()> {
+pub fn start(level: Level, format: Format, file: Option<&Path>) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.directives()));
     // A log that can't be written is no reason to end: whoever read standard error may be gone.
     let logging = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
-    match file {
-        Some(file) => logging.with_writer(Mutex::new(open(file)?)).with_ansi(false).init(),
-        None => logging.with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init(),
+    let file = file.map(open).transpose()?.map(Mutex::new);
+    match (format, file) {
+        (Format::Text, Some(file)) => logging.with_writer(file).with_ansi(false).init(),
+        (Format::Text, None) => logging.with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init(),
+        (Format::Json, Some(file)) => logging.json().with_writer(file).init(),
+        (Format::Json, None) => logging.json().with_writer(std::io::stderr).init(),
     }
     Ok(())
+}
+
+/// The sentence of an error in a line of a log, in either format.
+pub fn error_in(line: &str) -> Option<String> {
+    if let Some(sentence) = line.strip_prefix("cairn: ") {
+        return Some(sentence.to_owned());
+    }
+    let event: serde_json::Value = serde_json::from_str(line).ok()?;
+    (event["level"] == "ERROR").then(|| event["fields"]["message"].as_str().map(ToOwned::to_owned)).flatten()
 }
 
 /// Opens a log to append to.
 pub fn open(path: &Path) -> Result<File> {
     OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("cannot open the log {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::error_in;
+
+    #[test]
+    fn the_sentence_of_an_error_is_found_in_both_formats() {
+        assert_eq!(error_in("cairn: no such thing").as_deref(), Some("no such thing"));
+        let event = r#"{"timestamp":"x","level":"ERROR","fields":{"message":"no such thing"},"target":"cairn"}"#;
+        assert_eq!(error_in(event).as_deref(), Some("no such thing"));
+        assert_eq!(error_in(&event.replace("ERROR", "WARN")), None);
+        assert_eq!(error_in("2026-11-26 WARN something"), None);
+    }
 }

@@ -18,7 +18,7 @@ pub fn identity(access: &Access) -> Result<PathBuf> {
 }
 
 /// `~/.config/cairn`.
-fn default_identity() -> Result<PathBuf> {
+pub fn default_identity() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CONFIG_HOME").filter(|value| !value.is_empty()) {
         Some(base) => PathBuf::from(base),
         None => home()?.join(".config"),
@@ -59,7 +59,7 @@ fn file_system_of<'m>(mounts: &'m str, directory: &Path) -> Option<&'m str> {
     around.max_by_key(|(length, _)| *length).map(|(_, kind)| kind)
 }
 
-fn home() -> Result<PathBuf> {
+pub fn home() -> Result<PathBuf> {
     std::env::var_os("HOME").map(PathBuf::from).context("HOME is not set: say where with --data or --identity")
 }
 

@@ -1,38 +1,36 @@
-//! What the client has done since the start, for tests and for `cairn status`.
+//! What the client has done since the start, for tests and for metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// One count.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    pub fn add(&self, number: u64) {
-        self.0.fetch_add(number, Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::operations::{Fetch, Operation};
+use cairn_common::metrics::{Counter, Family, Histogram, Occupancy};
 
 macro_rules! counts {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// The counts, as they go on.
+    ($($(#[doc = $doc:literal])+ $name:ident),* $(,)?) => {
+        /// The counts, as they go on, and how long things take.
         #[derive(Debug, Default)]
         pub struct Counts {
-            $(pub $name: Count,)*
+            $(pub $name: Counter,)*
+            /// What applications ask for.
+            pub operations: Family<Operation, Histogram>,
+            /// Those who wait for an answer to it.
+            pub waiting: Occupancy,
+            pub fetch_seconds: Family<Fetch, Histogram>,
+            pub master_seconds: Histogram,
         }
 
         /// The counts at one moment.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         pub struct Counters {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])+ pub $name: u64,)*
         }
 
         impl Counts {
             pub fn snapshot(&self) -> Counters {
                 Counters { $($name: self.$name.get(),)* }
+            }
+
+            /// All of them: name, what it is, and how many.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($name), concat!($($doc),+), self.$name.get())),*].into_iter()
             }
         }
     };
@@ -69,8 +67,9 @@ counts! {
     shard_puts_failed,
     /// Commits that the master took.
     commits,
-    /// Compactions that were published, and bytes that got a new place by them.
+    /// Compactions that were published.
     compactions,
+    /// Bytes that got a new place by them.
     compacted_bytes,
     /// Chunks put again because the map had moved.
     chunks_put_again,

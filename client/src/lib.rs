@@ -10,7 +10,7 @@
 //! | `link` | the session with the master: calls that are answered, mutations that are done once |
 //! | `targets` | the connections to the chunkservers, and the cluster map |
 //!
-//! `ports` is what `data` needs of `link` and `targets`. docs/semantics.md says what users may rely on.
+//! `operations`, `counters` and `metrics` count what it does. `ports` is what `data` needs of `link` and `targets`. docs/semantics.md says what users may rely on.
 
 pub mod cache;
 pub mod counters;
@@ -18,6 +18,8 @@ pub mod data;
 pub mod filesystem;
 pub mod limits;
 pub mod link;
+mod metrics;
+pub mod operations;
 pub mod ports;
 pub mod settings;
 pub mod targets;
@@ -25,6 +27,7 @@ pub mod targets;
 pub use counters::Counters;
 pub use filesystem::{AllocateMode, FileSystem, Handle, OpenFlags, Opened, SeekTarget};
 pub use link::StartError;
+pub use operations::Operation;
 pub use settings::Settings;
 
 #[cfg(test)]

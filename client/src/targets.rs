@@ -8,6 +8,7 @@ mod peer;
 use crate::counters::Counts;
 use crate::limits::{QUICK_LIMIT, RETRY_PAUSE_MAX, SLOW_TARGET_PAUSE};
 use crate::link::{AskError, Link, any_port};
+use crate::operations::Fetch;
 use crate::ports::{TargetCallError, Targets};
 use bytes::Bytes;
 use cairn_common::codec::{decode, encode};
@@ -153,12 +154,15 @@ impl TargetPool {
         let connected = self.runtime.timeout(limit, peer.connection()).await;
         let connection = connected.map_err(|elapsed| unreachable(elapsed.to_string()))?.map_err(unreachable)?;
         self.counts.chunkserver_requests.add(1);
+        let fetch = Fetch::of(&request);
         let message = Message { head: encode(&request).into(), body };
         let sent = self.runtime.now();
         let left = limit.saturating_sub(sent.since(begun));
         match self.runtime.timeout(left, connection.call(message)).await {
             Ok(Ok(reply)) => {
-                peer.note_answer(self.runtime.now());
+                let answered = self.runtime.now();
+                peer.note_answer(answered);
+                self.counts.fetch_seconds.of(fetch).record(answered.since(sent));
                 decode_answer(&reply.head).map(|head| (head, reply.body)).map_err(TargetCallError::Refused)
             }
             Ok(Err(CallError::TooLarge(reason))) => Err(ChunkserverError::Malformed(reason).into()),

@@ -14,6 +14,7 @@ pub mod ids;
 pub mod limits;
 pub mod lock;
 pub mod map;
+pub mod metrics;
 pub mod placement;
 pub mod planted;
 pub mod scheme;

@@ -89,7 +89,33 @@ pub struct Pool {
     pub groups: Vec<Group>,
 }
 
+/// How much of a placement group is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GroupHealth {
+    /// All slots are on serving targets that have all their shards, or whose source still has.
+    Healthy,
+    /// Some slots are missing or not rebuilt yet, but no more than the scheme can lose.
+    Degraded,
+    /// More slots are missing than the scheme can lose: what is stored there with the pool's full scheme can't be read now.
+    Lost,
+}
+
 impl Pool {
+    /// How much of one of its groups is there, when only these targets serve.
+    pub fn health(&self, group: &Group, serves: impl Fn(TargetId) -> bool) -> GroupHealth {
+        // A slot on its way counts as there while the holder before serves.
+        let is_whole = |slot: &&Slot| match slot.previous {
+            None => slot.holder.is_some_and(&serves),
+            Some(previous) => slot.holder.is_some_and(&serves) && serves(previous),
+        };
+        let missing = group.slots.len() - group.slots.iter().filter(is_whole).count();
+        match missing {
+            0 => GroupHealth::Healthy,
+            _ if missing <= usize::from(self.scheme.parity_shards()) => GroupHealth::Degraded,
+            _ => GroupHealth::Lost,
+        }
+    }
+
     pub fn group_of(&self, chunk: ChunkId) -> &Group {
         &self.groups[chunk.prefix(self.prefix_bits) as usize]
     }

@@ -11,7 +11,7 @@ use crate::errno::errno;
 use crate::kernel::Kernel;
 use crate::lock_call;
 use bytes::Bytes;
-use cairn_client::{AllocateMode, FileSystem, Handle, OpenFlags, Opened, SeekTarget};
+use cairn_client::{AllocateMode, FileSystem, Handle, OpenFlags, Opened, Operation, SeekTarget};
 use cairn_common::acl;
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, Owner};
 use cairn_common::error::FsError;
@@ -20,6 +20,7 @@ use cairn_common::limits::NAME_BYTES_MAX;
 use cairn_common::lock::{self, LockClaim, LockFamily, LockRange};
 use cairn_common::wire::master::{LockSeen, RenameMode, Usage, XattrMode};
 use cairn_runtime::Runtime;
+use cairn_runtime::clock::Moment;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
     OpenAccMode, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock,
@@ -79,11 +80,18 @@ impl Adapter {
         F: Future<Output = Result<T, FsError>> + Send + 'static,
         T: Send + 'static,
     {
-        let fs = self.fs.clone();
+        let (fs, begun) = (self.fs.clone(), self.runtime.now());
         self.runtime.spawn(name, async move {
+            let _waiting = fs.counts().waiting.enter();
             let result = caller.wait_for(work(fs.clone())).await;
             answer(&fs, result);
+            fs.note_operation(Operation::named(name), begun);
         });
+    }
+
+    /// Counts an operation that was answered there and then.
+    fn note(&self, operation: Operation, begun: Moment) {
+        self.fs.note_operation(operation, begun);
     }
 }
 
@@ -229,8 +237,10 @@ impl Filesystem for Adapter {
         if name.len() > NAME_BYTES_MAX {
             return reply.error(Errno::ENAMETOOLONG);
         }
+        let begun = self.runtime.now();
         if let Some(result) = self.fs.try_lookup(parent, name.as_bytes()) {
-            return reply_entry(&self.fs, reply, result);
+            reply_entry(&self.fs, reply, result);
+            return self.note(Operation::Lookup, begun);
         }
         let name = name_of(name);
         self.start("lookup", self.question(request), move |fs| async move { fs.lookup(parent, &name).await }, entry_answer(reply));
@@ -238,8 +248,10 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         let ino = self.ino(number);
+        let begun = self.runtime.now();
         if let Some(attributes) = self.fs.try_attributes(ino) {
-            return reply_attr(&self.fs, reply, Ok(attributes), number);
+            reply_attr(&self.fs, reply, Ok(attributes), number);
+            return self.note(Operation::Getattr, begun);
         }
         let answer = move |fs: &FileSystem, result| reply_attr(fs, reply, result, number);
         self.start("getattr", self.question(request), move |fs| async move { fs.attributes(ino).await }, answer);
@@ -430,8 +442,10 @@ impl Filesystem for Adapter {
             Ok(data) => reply.data(&data),
             Err(error) => reply.error(errno(error)),
         };
+        let begun = self.runtime.now();
         if let Some(result) = self.fs.try_read(handle, offset, size as usize) {
-            return answer(result);
+            answer(result);
+            return self.note(Operation::Read, begun);
         }
         let work = move |fs: FileSystem| async move { fs.read(handle, offset, size as usize).await };
         self.start("read", self.question(request), work, move |_: &FileSystem, result| answer(result));
@@ -456,8 +470,10 @@ impl Filesystem for Adapter {
         };
         let ino = self.ino(number);
         let clears_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) && self.fs.may_have_set_id(ino);
+        let begun = self.runtime.now();
         if !clears_set_id && let Some(result) = self.fs.try_write(handle, offset, data) {
-            return answer(result);
+            answer(result);
+            return self.note(Operation::Write, begun);
         }
         let data = Bytes::copy_from_slice(data);
         let work = move |fs: FileSystem| async move {
@@ -513,23 +529,25 @@ impl Filesystem for Adapter {
 
     fn readdir(&self, request: &Request, number: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let (fs, handle, ino) = (self.fs.clone(), Handle(handle.0), self.ino(number));
-        let caller = self.question(request);
+        let (caller, begun) = (self.question(request), self.runtime.now());
         self.runtime.spawn("readdir", async move {
             match caller.wait_for(fill(&fs, handle, ino, offset, &mut reply)).await {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(errno(error)),
             }
+            fs.note_operation(Operation::Readdir, begun);
         });
     }
 
     fn readdirplus(&self, request: &Request, number: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let (fs, handle, ino) = (self.fs.clone(), Handle(handle.0), self.ino(number));
-        let caller = self.question(request);
+        let (caller, begun) = (self.question(request), self.runtime.now());
         self.runtime.spawn("readdirplus", async move {
             match caller.wait_for(fill_plus(&fs, handle, ino, offset, &mut reply)).await {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(errno(error)),
             }
+            fs.note_operation(Operation::Readdirplus, begun);
         });
     }
 
@@ -584,8 +602,10 @@ impl Filesystem for Adapter {
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let ino = self.ino(ino);
+        let begun = self.runtime.now();
         if let Some(result) = self.fs.try_get_xattr(ino, name.as_bytes()) {
-            return reply_xattr(reply, size, result);
+            reply_xattr(reply, size, result);
+            return self.note(Operation::Getxattr, begun);
         }
         let name = name_of(name);
         let answer = move |_: &FileSystem, result| reply_xattr(reply, size, result);
@@ -594,8 +614,10 @@ impl Filesystem for Adapter {
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let ino = self.ino(ino);
+        let begun = self.runtime.now();
         if let Some(names) = self.fs.try_list_xattr(ino) {
-            return reply_xattr(reply, size, Ok(joined(names)));
+            reply_xattr(reply, size, Ok(joined(names)));
+            return self.note(Operation::Listxattr, begun);
         }
         let answer = move |_: &FileSystem, result: Result<Vec<Vec<u8>>, FsError>| reply_xattr(reply, size, result.map(joined));
         self.start("listxattr", self.question(request), move |fs| async move { fs.list_xattr(ino).await }, answer);

@@ -2,7 +2,7 @@
 //! none waits behind another. Real connections are QUIC with mutual TLS; each call is a stream of its own, so giving a call up
 //! (dropping its future) stops its bytes, and flow control is per call.
 
-use crate::task::BoxFuture;
+use crate::task::{BoxFuture, TaskGuard};
 use bytes::Bytes;
 use cairn_common::wire::master::Role;
 use std::net::SocketAddr;
@@ -91,6 +91,24 @@ pub enum CallError {
 pub trait Network: Send + Sync {
     /// Opens a UDP port that both calls and listens. Clients bind port 0.
     fn bind(&self, address: SocketAddr, credentials: Credentials) -> Result<Arc<dyn Endpoint>, ConnectError>;
+    /// Shows a page of metrics to whoever asks over HTTP, on a TCP port of its own. Without encryption or passwords, as scrapers want it.
+    fn publish(&self, address: SocketAddr, page: PageSource) -> Result<Published, ConnectError>;
+}
+
+/// Makes the page anew for each who asks.
+pub type PageSource = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// A page that is being shown, until this is dropped.
+pub struct Published {
+    /// Where; with the port that was found if any was asked for.
+    pub address: SocketAddr,
+    _showing: TaskGuard,
+}
+
+impl Published {
+    pub fn new(address: SocketAddr, showing: TaskGuard) -> Self {
+        Self { address, _showing: showing }
+    }
 }
 
 /// One local port.

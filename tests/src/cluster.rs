@@ -92,6 +92,7 @@ impl SimCluster {
             labels: Default::default(),
             target: TargetSettings { segment_bytes: SEGMENT_BYTES, reserve_bytes: Some(1 << 20), ..TargetSettings::default() },
             healing: self.healing.clone(),
+            metrics: None,
         }
     }
 

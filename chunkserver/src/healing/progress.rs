@@ -95,8 +95,11 @@ impl Progress {
         self.counts.lock().healing.orphans_deleted += shards;
     }
 
+    /// The scrub has looked at a shard, and read so many bytes of it.
     pub fn scrubbed(&self, bytes: u64) {
-        self.counts.lock().healing.bytes_scrubbed += bytes;
+        let healing = &mut self.counts.lock().healing;
+        healing.bytes_scrubbed += bytes;
+        healing.shards_scrubbed += 1;
     }
 
     pub fn set_scrub(&self, passes: u64, permille: u16) {

@@ -151,6 +151,7 @@ impl MasterLink {
                 incarnation: self.shared.incarnation,
                 known: self.master().map().epoch,
                 targets: self.shared.healer.status(),
+                load: Box::new(self.shared.load()),
             };
             match self.ask(connection, &request).await {
                 Ok(MasterReply::Heartbeat { epoch }) => {

@@ -1,6 +1,7 @@
 //! The role of a chunkserver: its targets behind one port, and the link to the master.
 //!
 //! - [`serve`] answers requests, each under the limits of [`Admission`](admission::Admission).
+//! - [`metrics`] counts, and shows what it counted.
 //! - [`master_link`] announces the targets and reports their state, for as long as the process lives.
 //!
 //! A target that fails or can't be opened does not stop the others, but what an operator must put right (a wrong or locked
@@ -8,16 +9,19 @@
 
 mod admission;
 mod master_link;
+mod metrics;
 mod serve;
 #[cfg(test)]
 mod tests;
 
+use self::metrics::Metrics;
 use crate::healing::master::MasterHandle;
 use crate::healing::{Healer, HealingSettings};
 use crate::target::{ClusterKey, OpenError, Target, TargetSettings};
 use cairn_common::ids::{Incarnation, TargetId};
 use cairn_runtime::Runtime;
-use cairn_runtime::network::{ConnectError, Credentials, Endpoint};
+use cairn_runtime::clock::Moment;
+use cairn_runtime::network::{ConnectError, Credentials, Endpoint, Published};
 use cairn_runtime::task::TaskGuard;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -45,6 +49,8 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     pub target: TargetSettings,
     pub healing: HealingSettings,
+    /// Where metrics are shown over HTTP, if they are.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A chunkserver that has started.
@@ -65,6 +71,8 @@ pub enum StartError {
     Target(OpenError),
     #[error("the port could not be opened: {0}")]
     Bind(ConnectError),
+    #[error("metrics can't be shown: {0}")]
+    Metrics(ConnectError),
 }
 
 /// What all parts of the service share.
@@ -74,6 +82,8 @@ struct Shared {
     targets: Vec<Target>,
     settings: Settings,
     healer: Arc<Healer>,
+    metrics: Metrics,
+    started: Moment,
 }
 
 impl Shared {
@@ -97,7 +107,9 @@ pub async fn run(
     let incarnation = Incarnation(runtime.random_u64());
     let master = Arc::new(MasterHandle::new(runtime.clone(), incarnation));
     let healer = Healer::new(runtime.clone(), settings.healing.clone(), &targets, master, endpoint.clone());
-    let shared = Arc::new(Shared { runtime, incarnation, targets, settings, healer });
+    let started = runtime.now();
+    let shared = Arc::new(Shared { runtime, incarnation, targets, settings, healer, metrics: Metrics::default(), started });
+    let metrics = publish(&shared)?;
     let tasks = start_tasks(&shared, &endpoint);
     let serving = Serving { address: endpoint.local_address(), incarnation };
     tracing::info!("chunkserver listens on {} with {} targets", serving.address, shared.targets.len());
@@ -105,10 +117,19 @@ pub async fn run(
     let _ = ready.send(serving);
     shutdown.await;
     tracing::info!("chunkserver is stopping");
-    drop(tasks);
+    drop((tasks, metrics));
     endpoint.close();
     close_targets(&shared).await;
     Ok(())
+}
+
+/// Shows metrics, if anybody wants to see them.
+fn publish(shared: &Arc<Shared>) -> Result<Option<Published>, StartError> {
+    let Some(address) = shared.settings.metrics else { return Ok(None) };
+    let shown = shared.clone();
+    let published = shared.runtime.network.publish(address, Arc::new(move || shown.metrics_page())).map_err(StartError::Metrics)?;
+    tracing::info!("metrics are at http://{}/metrics", published.address);
+    Ok(Some(published))
 }
 
 /// Opens all targets. A disk that can't be read is left out if others can.

@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::admission::Admission;
+use super::metrics::Operation;
 use crate::target::{Put, Target, check_key};
 use bytes::Bytes;
 use cairn_common::codec;
@@ -73,8 +74,22 @@ impl Server {
         if peer.has_role(Role::Client) && is_foreground(&request) {
             self.shared.healer.pacer.note_foreground();
         }
+        let (metrics, runtime) = (&self.shared.metrics, &self.shared.runtime);
+        let (measured, received) = (metrics.begin(Operation::of(&request), runtime.now()), message.body.len());
+        let result = self.in_turn(known, body_bytes, request, message.body).await;
+        measured.end(&result, received, result.as_ref().map_or(0, |(_, body)| body.len()), runtime.now());
+        result
+    }
+
+    async fn in_turn(
+        &self,
+        known: Option<TargetId>,
+        body_bytes: usize,
+        request: ChunkserverRequest,
+        body: Bytes,
+    ) -> Result<(ChunkserverReply, Bytes), ChunkserverError> {
         let _turn = self.admission.turn(&self.shared.runtime, known, body_bytes).await?;
-        self.carry_out(request, message.body).await
+        self.carry_out(request, body).await
     }
 
     async fn carry_out(&self, request: ChunkserverRequest, body: Bytes) -> Result<(ChunkserverReply, Bytes), ChunkserverError> {

@@ -107,6 +107,7 @@ impl Cluster {
             labels: BTreeMap::new(),
             target: TargetSettings { index_cache_bytes: 1 << 20, ..TargetSettings::default() },
             healing: HealingSettings::default(),
+            metrics: None,
         }
     }
 

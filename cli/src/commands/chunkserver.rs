@@ -41,6 +41,7 @@ async fn start(runtime: Runtime, options: ChunkserverRole) -> Result<()> {
         labels: options.labels.into_iter().collect(),
         target: TargetSettings::default(),
         healing,
+        metrics: options.metrics.metrics,
     };
     let (ready, served) = oneshot::channel::<Serving>();
     let machine = runtime.clone();

@@ -48,6 +48,7 @@ async fn start(runtime: Runtime, options: Master) -> Result<()> {
     settings.cache_bytes = usize::try_from(options.cache << 20).context("--cache is too large")?;
     settings.dead_after = Duration::from_secs(options.dead_after);
     anyhow::ensure!(settings.dead_after >= DEAD_AFTER_MIN, "--dead-after must be at least {} s", DEAD_AFTER_MIN.as_secs());
+    settings.metrics = options.metrics.metrics;
     settings.rules.deletion_grace = Duration::from_secs(options.deletion_grace);
     anyhow::ensure!(
         (DELETION_GRACE_MIN..=DELETION_GRACE).contains(&settings.rules.deletion_grace),

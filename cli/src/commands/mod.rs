@@ -1,14 +1,24 @@
 //! One file per command.
 
+mod ask_first;
+pub mod bench;
 pub mod chunkserver;
+pub mod config;
 pub mod fsck;
+pub mod info;
+mod layout;
+mod link;
+pub mod manual;
 pub mod master;
 pub mod mount;
 pub mod objects;
+pub mod pools;
 pub mod repair;
 pub mod servers;
+pub mod sessions;
 pub mod status;
 pub mod token;
+pub mod top;
 pub mod umount;
 pub mod up;
 

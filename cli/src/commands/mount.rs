@@ -11,9 +11,13 @@ use cairn_common::ids::Ino;
 use cairn_common::wire::master::Role;
 use cairn_fuse::{MountOptions, Mounted};
 use cairn_runtime::Runtime;
+use cairn_runtime::network::Published;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often a mount looks whether somebody else has unmounted it.
@@ -23,13 +27,14 @@ const USABLE: &str = "CairnFS is mounted on ";
 /// A log that is longer when a mount starts in the background is begun anew.
 const LOG_BYTES_MAX: u64 = 16 << 20;
 
-pub fn run(options: Mount, log: Option<&Path>) -> Result<()> {
+/// `words`: the command line.
+pub fn run(options: Mount, log: Option<&Path>, words: &[OsString]) -> Result<()> {
     if options.background {
         let log = match log {
             Some(log) => log.to_owned(),
             None => usual_log(&options)?,
         };
-        return in_background(&log);
+        return in_background(&log, words);
     }
     super::in_role("mount", |runtime| async move { serve(runtime, options).await })
 }
@@ -48,10 +53,20 @@ async fn serve(runtime: Runtime, options: Mount) -> Result<()> {
     settings.block_cache_bytes = (options.cache as usize) << 20;
     settings.compaction_bytes_per_second = options.compaction_rate << 20;
     let fs = FileSystem::connect(runtime.clone(), settings).await?;
+    let _metrics = publish_metrics(&runtime, &fs, options.metrics.metrics)?;
     let outcome = serve_mount(&runtime, &fs, remote.as_deref(), &directory, mount_options).await;
     let flushed = fs.shutdown().await;
     outcome?;
     flushed.context("some data could not be stored before the end")
+}
+
+/// Shows metrics, if anybody wants to see them.
+fn publish_metrics(runtime: &Runtime, fs: &FileSystem, address: Option<SocketAddr>) -> Result<Option<Published>> {
+    let Some(address) = address else { return Ok(None) };
+    let shown = fs.clone();
+    let published = runtime.network.publish(address, Arc::new(move || shown.metrics_page())).context("metrics can't be shown")?;
+    tracing::info!("metrics are at http://{}/metrics", published.address);
+    Ok(Some(published))
 }
 
 async fn serve_mount(runtime: &Runtime, fs: &FileSystem, remote: Option<&Path>, directory: &Path, options: MountOptions) -> Result<()> {
@@ -127,9 +142,9 @@ fn usual_log(options: &Mount) -> Result<PathBuf> {
 }
 
 /// Starts this command again without `--background`, detached, and returns once it says that the mount is usable.
-fn in_background(log: &Path) -> Result<()> {
+fn in_background(log: &Path, words: &[OsString]) -> Result<()> {
     use std::os::unix::process::CommandExt;
-    let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--background");
+    let arguments = words.iter().skip(1).filter(|word| *word != "--background");
     let errors = logging::open(log)?;
     if errors.metadata()?.len() > LOG_BYTES_MAX {
         errors.set_len(0)?;
@@ -160,6 +175,6 @@ fn last_error(log: &Path, from: u64) -> Result<String> {
     file.seek(SeekFrom::Start(from))?;
     let mut said = String::new();
     file.read_to_string(&mut said)?;
-    let last = said.lines().rev().find_map(|line| line.strip_prefix("cairn: "));
-    Ok(last.map_or_else(|| format!("the background process ended without a word; its log is {}", log.display()), ToOwned::to_owned))
+    let last = said.lines().rev().find_map(logging::error_in);
+    Ok(last.unwrap_or_else(|| format!("the background process ended without a word; its log is {}", log.display())))
 }

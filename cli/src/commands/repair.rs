@@ -31,6 +31,7 @@ pub struct Repair {
 pub struct Scrub {
     pub passes: u64,
     pub bytes_scrubbed: u64,
+    pub shards_scrubbed: u64,
     pub corrupt_found: u64,
     pub damaged_repaired: u64,
 }
@@ -87,6 +88,7 @@ impl Scrub {
         Self {
             passes: reports(status).map(|report| report.healing.scrub_passes).min().unwrap_or(0),
             bytes_scrubbed: reports(status).map(|report| report.healing.bytes_scrubbed).sum(),
+            shards_scrubbed: reports(status).map(|report| report.healing.shards_scrubbed).sum(),
             corrupt_found: reports(status).map(|report| report.corrupt_shards).sum(),
             damaged_repaired: reports(status).map(|report| report.healing.damaged_repaired).sum(),
         }

@@ -1,14 +1,16 @@
 //! `cairn chunkserver list`, `drain`, `undrain` and `remove`
 
-use super::status::human;
-use crate::arguments::{ChunkserverAction, ChunkserverChange, ChunkserverList};
+use super::ask_first::go_on;
+use super::status::{ServerReport, human};
+use crate::arguments::{ChunkserverAction, ChunkserverChange, ChunkserverList, Operator};
 use crate::commands::token::operator;
-use crate::identity::ask;
+use crate::identity::{Membership, ask};
 use anyhow::{Result, bail};
 use cairn_common::ids::{ServerId, TargetId};
 use cairn_common::map::{Slot, Target, TargetState};
 use cairn_common::wire::chunkserver::TargetStatus;
-use cairn_common::wire::master::{MasterReply, MasterRequest, ServerChange, Status};
+use cairn_common::wire::master::{MasterError, MasterReply, MasterRequest, ServerChange, Status};
+use cairn_runtime::Runtime;
 
 pub fn run(action: ChunkserverAction) -> Result<()> {
     match action {
@@ -23,10 +25,8 @@ fn change(options: ChunkserverChange, change: ServerChange) -> Result<()> {
     super::in_role("chunkserver", move |runtime| async move {
         let member = operator(&runtime, &options.access, options.data.as_deref()).await?;
         let server = ServerId(options.server);
-        let request = MasterRequest::ChangeServer { server, change, insist: options.yes };
-        match ask(&runtime, member.master, member.credentials, &request).await? {
-            MasterReply::ServerChanged { .. } => {}
-            other => bail!("the master answered something else to a change of {server}: {other:?}"),
+        if !perform(&runtime, member, server, change, options.yes).await? {
+            return Ok(());
         }
         match change {
             ServerChange::Drain => {
@@ -39,14 +39,32 @@ fn change(options: ChunkserverChange, change: ServerChange) -> Result<()> {
     })
 }
 
+/// Has the master do it. What costs redundancy or data is done only if somebody insists, who has seen what it costs. Whether it was done.
+async fn perform(runtime: &Runtime, member: Membership, server: ServerId, change: ServerChange, yes: bool) -> Result<bool> {
+    let request = |insist| MasterRequest::ChangeServer { server, change, insist };
+    let mut answer = ask(runtime, member.master, member.credentials.clone(), &request(yes)).await;
+    if let Err(error) = &answer
+        && let Some(MasterError::Unwise(cost)) = error.downcast_ref()
+    {
+        if !go_on(cost, false)? {
+            return Ok(false);
+        }
+        answer = ask(runtime, member.master, member.credentials, &request(true)).await;
+    }
+    match answer? {
+        MasterReply::ServerChanged { .. } => Ok(true),
+        other => bail!("the master answered something else to a change of {server}: {other:?}"),
+    }
+}
+
 fn list(options: ChunkserverList) -> Result<()> {
     super::in_role("chunkserver", move |runtime| async move {
-        let member = operator(&runtime, &options.access, options.data.as_deref()).await?;
-        match ask(&runtime, member.master, member.credentials, &MasterRequest::Status).await? {
-            MasterReply::Status(status) => print!("{}", table(&status)),
-            other => bail!("the master answered something else to a request for its status: {other:?}"),
+        let status = super::status::fetch(&runtime, &Operator { access: options.access, data: options.data }).await?;
+        if options.json {
+            let servers: Vec<_> = status.servers.iter().map(ServerReport::new).collect();
+            return super::print(&(serde_json::to_string_pretty(&servers)? + "\n"));
         }
-        Ok(())
+        super::print(&table(&status))
     })
 }
 

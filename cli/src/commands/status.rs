@@ -1,13 +1,13 @@
 //! `cairn status`
 
 use super::repair::{Repair, Scrub};
-use crate::arguments::Status;
-use crate::commands::token::operator;
+use crate::arguments::{Operator, Status};
 use crate::identity::ask;
 use anyhow::{Result, bail};
-use cairn_common::map::{Group, Pool, Slot, Target, TargetState};
+use cairn_common::map::{GroupHealth, Pool, Target, TargetState};
 use cairn_common::wire::chunkserver::{TargetHealth, TargetStatus};
 use cairn_common::wire::master::{CompactionStatus, MasterReply, MasterRequest, ServerStatus, SessionStatus, Status as ClusterStatus};
+use cairn_runtime::Runtime;
 use data_encoding::HEXLOWER;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -15,19 +15,24 @@ use std::fmt::Write;
 
 pub fn run(options: Status) -> Result<()> {
     super::in_role("status", move |runtime| async move {
-        let member = operator(&runtime, &options.access, options.data.as_deref()).await?;
-        let status = match ask(&runtime, member.master, member.credentials, &MasterRequest::Status).await? {
-            MasterReply::Status(status) => *status,
-            other => bail!("the master answered something else to a request for its status: {other:?}"),
-        };
+        let status = fetch(&runtime, &Operator { access: options.access, data: options.data }).await?;
         let report = Report::new(&status);
         if options.json { super::print(&(serde_json::to_string_pretty(&report)? + "\n")) } else { super::print(&report.text()) }
     })
 }
 
+/// The state of the cluster, as the master knows it.
+pub async fn fetch(runtime: &Runtime, operator: &Operator) -> Result<ClusterStatus> {
+    let member = operator.membership(runtime).await?;
+    match ask(runtime, member.master, member.credentials, &MasterRequest::Status).await? {
+        MasterReply::Status(status) => Ok(*status),
+        other => bail!("the master answered something else to a request for its status: {other:?}"),
+    }
+}
+
 /// What `--json` prints. Fields are only ever added.
 #[derive(Debug, Serialize)]
-struct Report {
+pub struct Report {
     /// Every group has all its shards on serving servers, and none is known to be missing or damaged.
     healthy: bool,
     cluster: String,
@@ -89,17 +94,14 @@ struct MasterReport {
 }
 
 #[derive(Debug, Default, Clone, Copy, Serialize)]
-struct GroupCounts {
-    /// All slots on serving targets that have all their shards, or whose source still has.
+pub struct GroupCounts {
     healthy: u64,
-    /// Some slots missing or not rebuilt yet, but no more than the scheme can lose.
     degraded: u64,
-    /// More slots missing than the scheme can lose: what is stored there with the pool's full scheme can't be read now.
     lost: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct PoolReport {
+pub struct PoolReport {
     id: u32,
     name: String,
     scheme: String,
@@ -107,7 +109,7 @@ struct PoolReport {
 }
 
 #[derive(Debug, Serialize)]
-struct ServerReport {
+pub struct ServerReport {
     id: u32,
     state: TargetState,
     address: String,
@@ -130,7 +132,7 @@ struct TargetReport {
 }
 
 #[derive(Debug, Serialize)]
-struct SessionReport {
+pub struct SessionReport {
     id: u64,
     description: String,
     address: Option<String>,
@@ -140,10 +142,8 @@ struct SessionReport {
 }
 
 impl Report {
-    fn new(status: &ClusterStatus) -> Self {
-        let states: BTreeMap<_, _> =
-            status.servers.iter().flat_map(|server| &server.targets).map(|(target, _)| (target.id, target.state)).collect();
-        let pools: Vec<_> = status.pools.iter().map(|pool| PoolReport::new(pool, &states)).collect();
+    pub fn new(status: &ClusterStatus) -> Self {
+        let pools: Vec<_> = status.pools.iter().map(|pool| PoolReport::of(pool, status)).collect();
         let repair = Repair::new(status);
         let groups = pools.iter().fold(GroupCounts::default(), |sum, pool| sum.plus(pool.groups));
         Self {
@@ -195,11 +195,7 @@ impl Report {
         for master in &self.masters {
             writeln!(out, "\nmaster       {:<22} {}", master.address, master.state)?;
         }
-        writeln!(out, "\npool         scheme  healthy  degraded  lost")?;
-        for pool in &self.pools {
-            let groups = pool.groups;
-            writeln!(out, "{:<12} {:<7} {:>7}  {:>8}  {:>4}", pool.name, pool.scheme, groups.healthy, groups.degraded, groups.lost)?;
-        }
+        write!(out, "\n{}", PoolReport::table(&self.pools))?;
         writeln!(out, "\nchunkserver  address                state     used       of         labels")?;
         for server in &self.chunkservers {
             server.write_row(out)?;
@@ -218,7 +214,11 @@ impl Report {
         Ok(())
     }
 
-    fn verdict(&self) -> String {
+    pub fn is_healthy(&self) -> bool {
+        self.healthy
+    }
+
+    pub fn verdict(&self) -> String {
         let groups = self.groups;
         let all = groups.healthy + groups.degraded + groups.lost;
         if self.healthy {
@@ -242,31 +242,31 @@ impl GroupCounts {
 }
 
 impl PoolReport {
-    fn new(pool: &Pool, states: &BTreeMap<cairn_common::ids::TargetId, TargetState>) -> Self {
+    pub fn of(pool: &Pool, status: &ClusterStatus) -> Self {
+        let targets = status.servers.iter().flat_map(|server| &server.targets);
+        let states: BTreeMap<_, _> = targets.map(|(target, _)| (target.id, target.state)).collect();
         let mut groups = GroupCounts::default();
         for group in &pool.groups {
-            match missing(group, states) {
-                0 => groups.healthy += 1,
-                missing if missing <= usize::from(pool.scheme.parity_shards()) => groups.degraded += 1,
-                _ => groups.lost += 1,
+            match pool.health(group, |target| states.get(&target).is_some_and(|state| state.is_serving())) {
+                GroupHealth::Healthy => groups.healthy += 1,
+                GroupHealth::Degraded => groups.degraded += 1,
+                GroupHealth::Lost => groups.lost += 1,
             }
         }
         Self { id: pool.id.0, name: pool.name.clone(), scheme: pool.scheme.to_string(), groups }
     }
-}
 
-/// Slots of a group without all their shards. A slot on its way counts as there while the holder before serves.
-fn missing(group: &Group, states: &BTreeMap<cairn_common::ids::TargetId, TargetState>) -> usize {
-    let serves = |target| states.get(&target).is_some_and(|state: &TargetState| state.is_serving());
-    let is_whole = |slot: &&Slot| match slot.previous {
-        None => slot.holder.is_some_and(serves),
-        Some(previous) => slot.holder.is_some_and(serves) && serves(previous),
-    };
-    group.slots.len() - group.slots.iter().filter(is_whole).count()
+    pub fn table(pools: &[Self]) -> String {
+        let mut text = "pool         scheme  healthy  degraded  lost\n".to_owned();
+        for Self { name, scheme, groups, .. } in pools {
+            text += &format!("{name:<12} {scheme:<7} {:>7}  {:>8}  {:>4}\n", groups.healthy, groups.degraded, groups.lost);
+        }
+        text
+    }
 }
 
 impl ServerReport {
-    fn new(server: &ServerStatus) -> Self {
+    pub fn new(server: &ServerStatus) -> Self {
         let targets: Vec<_> = server.targets.iter().map(|(target, status)| TargetReport::new(target, status.as_ref())).collect();
         Self {
             id: server.id.0,
@@ -308,7 +308,7 @@ impl TargetReport {
 }
 
 impl SessionReport {
-    fn new(session: &SessionStatus) -> Self {
+    pub fn new(session: &SessionStatus) -> Self {
         Self {
             id: session.id.0,
             description: session.description.clone(),

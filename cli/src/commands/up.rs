@@ -178,6 +178,7 @@ impl Cluster {
             labels: [("disk".to_owned(), number.to_string())].into(),
             target: TargetSettings::default(),
             healing: HealingSettings::default(),
+            metrics: None,
         };
         let (ready, served) = oneshot::channel();
         let end = self.asked_to_end();

@@ -6,6 +6,7 @@ use crate::cache::{KnownVersions, MetadataCache};
 use crate::counters::{Counters, Counts};
 use crate::data::{DataSettings, DataStore, PoolChooser};
 use crate::link::{AskError, Keeper, Link, MasterMetadata, StartError};
+use crate::metrics;
 use crate::ports::{Metadata, Targets};
 use crate::settings::Settings;
 use crate::targets::TargetPool;
@@ -39,8 +40,10 @@ pub(crate) struct Inner {
     pub lookahead: Lookahead,
     pub attribute_ttl: Duration,
     cluster: [u8; 16],
+    pub started: Moment,
     keeper: Keeper,
     _map_follower: TaskGuard,
+    _load_reporter: TaskGuard,
 }
 
 impl FileSystem {
@@ -89,7 +92,10 @@ impl FileSystem {
             ..DataSettings::for_pool(PoolId::default())
         };
         let data = DataStore::new(runtime.clone(), Arc::clone(&metadata), targets_port, data_settings, Arc::clone(&counts));
+        let load_reporter = metrics::report(runtime.clone(), Arc::clone(&link), Arc::clone(&counts));
         Ok(FileSystem(Arc::new(Inner {
+            started: runtime.now(),
+            _load_reporter: runtime.spawn("load reporter", load_reporter).abort_on_drop(),
             runtime,
             link,
             targets,

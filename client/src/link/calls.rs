@@ -313,7 +313,9 @@ impl Link {
                 return Err(TryError::NoAnswer);
             }
         };
-        line.note_answer(self.runtime.now());
+        let answered = self.runtime.now();
+        line.note_answer(answered);
+        self.counts.master_seconds.record(answered.since(started));
         match decode::<MasterAnswer>("an answer of the master", &reply.head) {
             Ok(answer) => answer.map_err(TryError::Refused),
             Err(error) => Err(TryError::Garbled(error.to_string())),

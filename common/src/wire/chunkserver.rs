@@ -155,6 +155,7 @@ pub struct Healing {
     /// How far the present pass is, in thousandths of all chunk ids.
     pub scrub_permille: u16,
     pub bytes_scrubbed: u64,
+    pub shards_scrubbed: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

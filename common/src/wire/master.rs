@@ -9,6 +9,7 @@ use crate::map::{ClusterMap, Pool, Target, TargetState};
 use crate::time::Timestamp;
 use crate::wire::check::{CheckReport, CheckWork};
 use crate::wire::chunkserver::TargetStatus;
+use crate::wire::load::{Load, LoadReport};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -132,6 +133,7 @@ pub enum MasterRequest {
         incarnation: Incarnation,
         known: MapEpoch,
         targets: Vec<TargetStatus>,
+        load: Box<Load>,
     },
 
     // ---- operators (any client certificate)
@@ -179,6 +181,20 @@ pub enum MasterRequest {
     FollowCheck {
         check: u64,
         from: u64,
+    },
+
+    // ---- load
+    /// What the client does. It belongs to the session that was opened over the same connection.
+    ReportLoad {
+        load: Box<Load>,
+    },
+    /// What everybody does.
+    Load,
+
+    // ---- operators
+    /// Ends the session of another client, as if it had been silent for too long.
+    EndSession {
+        session: SessionId,
     },
 
     // ---- clients: locks
@@ -531,6 +547,8 @@ pub enum MasterReply {
     LocksAsserted {
         refused: Vec<LockClaim>,
     },
+    LoadNoted,
+    Load(Box<LoadReport>),
 }
 
 /// Space and inodes of the whole cluster.

@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod chunkserver;
+pub mod load;
 pub mod master;
 
 /// Version of everything in this module; part of the QUIC handshake (ALPN), so that strangers part at once.

@@ -10,6 +10,7 @@ use cairn_common::ids::{ChunkId, Incarnation, MapEpoch, PoolId, ServerId};
 use cairn_common::limits::CHUNK_PAGE_MAX;
 use cairn_common::map::ClusterMap;
 use cairn_common::wire::chunkserver::TargetStatus;
+use cairn_common::wire::load::Load;
 use cairn_common::wire::master::{CompleteSlot, MasterError, MasterReply, ServerChange, TargetAnnouncement};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -48,6 +49,7 @@ impl Master {
         server: ServerId,
         incarnation: Incarnation,
         targets: Vec<TargetStatus>,
+        load: Load,
     ) -> Result<MasterReply, MasterError> {
         if !self.servers.lock().is_registered(server, caller.name(), incarnation) {
             let problem = format!("chunkserver {} has not registered as {server} since the master started: register first", caller.name());
@@ -58,6 +60,7 @@ impl Master {
         let own: Vec<TargetStatus> = targets.into_iter().filter(is_own).collect();
         let is_back = own.iter().filter_map(|status| map.target(status.target)).any(|target| !target.state.is_serving());
         self.servers.lock().report(server, own, self.runtime.now());
+        self.loads.lock().servers.insert(server, load);
         if is_back {
             self.targets_changed.notify_one();
         }

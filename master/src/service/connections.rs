@@ -37,6 +37,10 @@ impl Caller {
         self.connection.remote_address()
     }
 
+    fn session(&self) -> Option<SessionId> {
+        *self.session.lock()
+    }
+
     pub fn note_session(&self, session: SessionId) {
         *self.session.lock() = Some(session);
     }
@@ -65,8 +69,7 @@ async fn serve(master: Arc<Master>, connection: Arc<dyn Connection>) {
 
 impl Master {
     async fn call(&self, caller: &Caller, call: IncomingCall) {
-        let session = *caller.session.lock();
-        if let Some(session) = session {
+        if let Some(session) = caller.session() {
             self.sessions.lock().hear(session, caller.name(), self.runtime.now());
         }
         let answer: MasterAnswer = self.answer(caller, &call.request).await;
@@ -83,7 +86,10 @@ impl Master {
         if let Some(failure) = self.store.failure() {
             return Err(MasterError::Unavailable(failure.to_string()));
         }
-        self.carry_out(caller, request).await
+        let measured = self.metrics.begin(&request, self.runtime.now());
+        let answer = self.carry_out(caller, request).await;
+        measured.end(&answer, self.runtime.now());
+        answer
     }
 
     async fn carry_out(&self, caller: &Caller, request: MasterRequest) -> MasterAnswer {
@@ -115,7 +121,9 @@ impl Master {
             MasterRequest::RegisterServer { address, incarnation, labels, targets } => {
                 self.register(caller, address, incarnation, labels, targets).await
             }
-            MasterRequest::Heartbeat { server, incarnation, known: _, targets } => self.heartbeat(caller, server, incarnation, targets),
+            MasterRequest::Heartbeat { server, incarnation, known: _, targets, load } => {
+                self.heartbeat(caller, server, incarnation, targets, *load)
+            }
             MasterRequest::CreateToken { role, lifetime_seconds } => self.create_token(role, lifetime_seconds).await,
             MasterRequest::Status => self.status().map(|status| MasterReply::Status(Box::new(status))),
             MasterRequest::Chunks { from, until, limit } => self.chunks(from, until, limit).await,
@@ -129,6 +137,9 @@ impl Master {
             }
             MasterRequest::TestLock { session, claim } => self.test_lock(caller, session, &claim),
             MasterRequest::AssertLocks { session, claims, last } => self.assert_locks(caller, session, claims, last),
+            MasterRequest::ReportLoad { load } => Ok(self.note_load(caller.session(), *load)),
+            MasterRequest::Load => Ok(self.load_report()),
+            MasterRequest::EndSession { session } => self.evict(session).await,
         }
     }
 }
@@ -166,6 +177,9 @@ fn check_role(peer: &Peer, request: &MasterRequest) -> Result<(), MasterError> {
         | MasterRequest::Lock { .. }
         | MasterRequest::TestLock { .. }
         | MasterRequest::AssertLocks { .. }
+        | MasterRequest::ReportLoad { .. }
+        | MasterRequest::Load
+        | MasterRequest::EndSession { .. }
         | MasterRequest::CreateToken { .. } => (is_client, Role::Client),
     };
     if may { Ok(()) } else { Err(MasterError::Denied { needed }) }

@@ -2,6 +2,7 @@
 
 use super::check::Checks;
 use super::compaction::Desk;
+use super::metrics::{Loads, Metrics};
 use super::server_table::ServerTable;
 use super::session_table::SessionTable;
 use super::settings::Settings;
@@ -57,6 +58,8 @@ pub struct Master {
     /// Rung when targets have joined or may have changed.
     pub targets_changed: Notify,
     pub checks: Checks,
+    pub metrics: Metrics,
+    pub loads: Mutex<Loads>,
     map: Mutex<Arc<ClusterMap>>,
     /// The map that placement left: it has nothing to add until there is another.
     pub placed_epoch: Mutex<MapEpoch>,
@@ -96,6 +99,8 @@ impl Master {
             desk: Mutex::default(),
             targets_changed: Notify::new(),
             checks: Checks::default(),
+            metrics: Metrics::default(),
+            loads: Mutex::default(),
             placed_epoch: Mutex::new(MapEpoch(0)),
             placement_waits: Mutex::new(None),
             started: now,

@@ -6,6 +6,7 @@
 //! - [`session_table`] and [`server_table`] are soft state: who has what open, who was heard when. Pure, lost with the process;
 //!   clients and chunkservers bring it back when they return.
 //! - [`placing`] decides when slots move; [`operator`] what drain, undrain and remove mean. Pure.
+//! - [`metrics`] counts, and shows what it counted.
 //! - [`check`] runs checks of the tables for `cairn fsck`.
 //! - [`background`] does what nobody asks for: ends silent sessions, watches targets, removes extents, collects chunks.
 //!
@@ -21,6 +22,7 @@ mod identity;
 mod join;
 mod locks;
 mod master;
+mod metrics;
 mod namespace;
 mod operator;
 mod placing;

@@ -72,6 +72,16 @@ impl Master {
         Ok(MasterReply::Closed)
     }
 
+    /// An operator wants a client gone.
+    pub(super) async fn evict(&self, session: SessionId) -> Result<MasterReply, MasterError> {
+        if self.look(|reader| read::session(reader, session))?.is_none() {
+            return Err(MasterError::NoSuchSession(session));
+        }
+        tracing::warn!(%session, "the session is ended by an operator");
+        self.end_session(session).await?;
+        Ok(MasterReply::Closed)
+    }
+
     /// Forgets a session and lets go of what it holds.
     pub(super) async fn end_session(&self, session: SessionId) -> Result<(), MasterError> {
         {
@@ -81,6 +91,7 @@ impl Master {
             }
             self.locks.lock().end_session(session);
         }
+        self.loads.lock().sessions.remove(&session);
         let ended = self.submit(Command::EndSession { session }).await;
         match ended {
             Ok(_) | Err(MasterError::NoSuchSession(_)) => {

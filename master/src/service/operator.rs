@@ -47,7 +47,7 @@ fn check_drain(map: &ClusterMap, server: ServerId, insist: bool) -> Result<(), M
     let worse =
         map.pools.iter().find_map(|pool| spread_note(pool, &after).filter(|note| spread_note(pool, &before).as_ref() != Some(note)));
     match worse {
-        Some(note) if !insist => Err(MasterError::Unwise(format!("without {server}: {note}. Insist with --yes"))),
+        Some(note) if !insist => Err(MasterError::Unwise(format!("without {server}: {note}"))),
         _ => Ok(()),
     }
 }
@@ -61,7 +61,7 @@ fn check_remove(map: &ClusterMap, server: ServerId, own: &[&Target], insist: boo
     if named > 0 && !insist {
         let problem = format!(
             "{server} may still have the only copy of shards of {named} slots: wait until it is drained (`cairn chunkserver list`), or give \
-             them up with --yes"
+             them up"
         );
         return Err(MasterError::Unwise(problem));
     }

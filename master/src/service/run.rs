@@ -8,7 +8,7 @@ use crate::state::{Command, Outcome, Stamped, read};
 use crate::store::tables::StoreError;
 use crate::store::{OpenError, Store};
 use cairn_runtime::Runtime;
-use cairn_runtime::network::{Credentials, Endpoint};
+use cairn_runtime::network::{Credentials, Endpoint, Published};
 use cairn_runtime::pki::Authority;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -56,6 +56,7 @@ async fn serve(
 ) -> Result<(), StartError> {
     let cluster = master.look(read::cluster).map_err(StartError::Failed)?.map_or([0; 16], |cluster| cluster.uuid);
     let background = background::start(&master);
+    let metrics = publish(&master)?;
     let accepting = master.runtime.spawn("master accept", connections::accept(master.clone(), endpoint.clone())).abort_on_drop();
     tracing::info!(last = %master.store.last(), "master listens on {address}");
     // Whoever started us may not want to know.
@@ -66,12 +67,21 @@ async fn serve(
         () = shutdown => None,
     };
     tracing::info!("master is stopping");
-    drop((accepting, background));
+    drop((accepting, background, metrics));
     endpoint.close();
     match failure {
         None => master.store.flush().await.map_err(failed),
         Some(failure) => Err(failed(failure)),
     }
+}
+
+/// Shows metrics, if anybody wants to see them.
+fn publish(master: &Arc<Master>) -> Result<Option<Published>, StartError> {
+    let Some(address) = master.settings.metrics else { return Ok(None) };
+    let shown = master.clone();
+    let published = master.runtime.network.publish(address, Arc::new(move || shown.metrics_page())).map_err(StartError::Metrics)?;
+    tracing::info!("metrics are at http://{}/metrics", published.address);
+    Ok(Some(published))
 }
 
 fn failed(error: StoreError) -> StartError {

@@ -34,6 +34,14 @@ pub struct SessionSight {
     pub open_inodes: u64,
 }
 
+/// How many there are, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionCounts {
+    pub present: usize,
+    pub absent: usize,
+    pub open_inodes: usize,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct SessionTable {
@@ -135,6 +143,10 @@ impl SessionTable {
         let present = self.present.iter().filter(|(_, present)| now.since(present.heard) >= limit).map(|(session, _)| *session);
         let absent = self.absent.iter().copied().filter(|_| now.since(self.started) >= limit);
         present.chain(absent).collect()
+    }
+
+    pub fn counts(&self) -> SessionCounts {
+        SessionCounts { present: self.present.len(), absent: self.absent.len(), open_inodes: self.openers.len() }
     }
 
     pub fn sight(&self, session: SessionId) -> Option<SessionSight> {

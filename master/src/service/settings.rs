@@ -46,6 +46,8 @@ pub struct Settings {
     pub rules: Rules,
     /// A session silent for this long is ended; default `SESSION_SILENCE_MAX`. Must be longer than clients take to come back.
     pub session_silence_max: Duration,
+    /// Where metrics are shown over HTTP; default nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Settings {
@@ -67,6 +69,7 @@ impl Settings {
             dead_after: DEAD_AFTER,
             rules: Rules::default(),
             session_silence_max: SESSION_SILENCE_MAX,
+            metrics: None,
         }
     }
 
@@ -87,6 +90,8 @@ pub enum StartError {
     Open(#[from] OpenError),
     #[error("the port could not be opened: {0}")]
     Bind(ConnectError),
+    #[error("metrics can't be shown: {0}")]
+    Metrics(ConnectError),
     #[error(transparent)]
     Pki(#[from] PkiError),
     #[error("cannot use {}: {error}", path.display())]

@@ -17,6 +17,7 @@ use cairn_common::wire::check::CheckWork;
 use cairn_common::wire::chunkserver::{
     ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, ShardHeader, ShardKey, ShardProof,
 };
+use cairn_common::wire::load::Load;
 use cairn_common::wire::master::{
     CompactionWork, FileCommit, FileCompaction, FileExtents, LockCall, LockPatience, MasterAnswer, MasterError, MasterReply, MasterRequest,
     Mutation, MutationReply, RenameMode, Role, SequenceRange,
@@ -116,7 +117,15 @@ pub fn master_requests() -> Vec<Vec<u8>> {
         },
         MasterRequest::ReadDirectory { ino: Ino::ROOT, after: DirCookie(4), limit: 100, with_attributes: true },
         MasterRequest::Join { secret: vec![1; 16], role: Role::Client, public_key: vec![2; 90] },
-        MasterRequest::Heartbeat { server: ServerId(1), incarnation: Incarnation(2), known: MapEpoch(3), targets: Vec::new() },
+        MasterRequest::Heartbeat {
+            server: ServerId(1),
+            incarnation: Incarnation(2),
+            known: MapEpoch(3),
+            targets: Vec::new(),
+            load: Box::default(),
+        },
+        MasterRequest::EndSession { session: SessionId(4) },
+        MasterRequest::ReportLoad { load: Box::new(Load { queue: 3, ..Load::default() }) },
         MasterRequest::BeginCheck { work: CheckWork::Users { chunks: vec![shard_header().key.chunk; 3] } },
         MasterRequest::Lock {
             session: SessionId(1),

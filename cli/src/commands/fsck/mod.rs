@@ -7,17 +7,15 @@
 //!
 //! Memory is that of a page of chunks and of the problems that are listed ([`report`]), however many files there are.
 
-mod layout;
-mod link;
 mod progress;
 mod report;
 mod shards;
 mod tables;
 
-use self::link::Link;
 use self::progress::Progress;
 use self::report::Report;
 use crate::arguments::Fsck;
+use crate::commands::link::Link;
 use crate::commands::token::operator;
 use anyhow::Result;
 use cairn_runtime::Runtime;

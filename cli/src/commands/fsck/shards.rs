@@ -5,10 +5,10 @@
 //! it is handed to the disk's own repair as a doubt, and waited for.
 
 use super::Wanted;
-use super::layout::{Place, Sight, disk, needed, places, reachable};
-use super::link::{Link, Unanswered};
 use super::progress::Progress;
 use super::report::Report;
+use crate::commands::layout::{Place, Sight, disk, needed, places, reachable};
+use crate::commands::link::{Link, Unanswered};
 use anyhow::Result;
 use cairn_common::extent::ChunkInfo;
 use cairn_common::ids::{ChunkId, TargetId};
@@ -335,8 +335,8 @@ fn sight(verdict: ShardVerdict) -> Sight {
 #[cfg(test)]
 mod tests {
     use super::{Flaw, Patient, confirmed, places};
-    use crate::commands::fsck::layout::Sight;
-    use crate::commands::fsck::layout::tests::{chunk, map};
+    use crate::commands::layout::Sight;
+    use crate::commands::layout::tests::{chunk, map};
 
     fn patient(sights: &[(usize, Sight)]) -> Patient {
         let chunk = chunk(4 << 20, "4+2", &[0, 1, 2, 3, 4, 5]);

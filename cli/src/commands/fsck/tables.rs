@@ -1,9 +1,9 @@
 //! The master's part: a check of its tables is begun there, and followed until it ends.
 
 use super::Wanted;
-use super::link::Link;
 use super::progress::Progress;
 use super::report::Report;
+use crate::commands::link::Link;
 use anyhow::{Result, bail};
 use cairn_common::ids::ChunkId;
 use cairn_common::wire::check::{CHUNKS_ASKED_MAX, CheckEnd, CheckReport, CheckWork, Finding};

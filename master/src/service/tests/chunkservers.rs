@@ -60,6 +60,7 @@ impl FakeServer {
             incarnation: Incarnation(u64::from(self.server.0)),
             known: MapEpoch(0),
             targets: vec![status(self.target, health)],
+            load: Box::default(),
         }
     }
 

@@ -131,7 +131,13 @@ fn windows_wait_while_disks_are_nearly_full() {
         let used = async |used_bytes| {
             let (health, healing) = (TargetHealth::Good, Healing::default());
             let status = TargetStatus { target: targets[0], health, used_bytes, total_bytes: 1000, shards: 0, corrupt_shards: 0, healing };
-            let beat = MasterRequest::Heartbeat { server: id, incarnation: Incarnation(1), known: MapEpoch(0), targets: vec![status] };
+            let beat = MasterRequest::Heartbeat {
+                server: id,
+                incarnation: Incarnation(1),
+                known: MapEpoch(0),
+                targets: vec![status],
+                load: Box::default(),
+            };
             server.ask(beat).await.unwrap();
         };
         used(950).await;

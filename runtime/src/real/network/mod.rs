@@ -6,18 +6,20 @@
 //!   lets a client believe in a connection that the server is about to refuse; the welcome turns that into a clear error.
 //! - Nothing a stranger sends is allocated or queued without a limit ([`settings`]): lengths are checked before memory is taken,
 //!   handshakes, connections, queued calls and unanswered request bytes are counted, and each wait has an end.
+//! - Beside it, a [`page`] of metrics may be shown over HTTP, to whoever can reach its TCP port.
 //! - A server that restarts with the same key resets the connections of its former life, so that peers notice at once.
 
 mod connection;
 mod endpoint;
 mod frame;
+mod page;
 mod settings;
 mod socket;
 #[cfg(test)]
 mod tests;
 mod tls;
 
-use crate::network::{ConnectError, Credentials, Endpoint, Network};
+use crate::network::{ConnectError, Credentials, Endpoint, Network, PageSource, Published};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,10 @@ impl QuicNetwork {
 impl Network for QuicNetwork {
     fn bind(&self, address: SocketAddr, credentials: Credentials) -> Result<Arc<dyn Endpoint>, ConnectError> {
         Ok(Arc::new(endpoint::QuicEndpoint::bind(self.handle.clone(), address, &credentials)?))
+    }
+
+    fn publish(&self, address: SocketAddr, page: PageSource) -> Result<Published, ConnectError> {
+        page::publish(&self.handle, address, page)
     }
 }
 

@@ -14,7 +14,7 @@ mod endpoint;
 mod link;
 mod state;
 
-use crate::network::{ConnectError, Credentials, Endpoint, Network};
+use crate::network::{ConnectError, Credentials, Endpoint, Network, PageSource, Published};
 use crate::sim::executor::Scheduler;
 use crate::sim::node::{Life, Node, NodeId};
 use crate::sim::random::Random;
@@ -186,5 +186,9 @@ impl Network for LifeNetwork {
         let identity = credentials.identity.map(|identity| (identity.role, identity.name));
         let (id, bound) = self.net.bind(&self.life, own, address.port(), identity).ok_or_else(|| local("the port is in use"))?;
         Ok(Arc::new(SimEndpoint::new(self.net.clone(), self.life.clone(), id, bound)))
+    }
+
+    fn publish(&self, address: SocketAddr, _page: PageSource) -> Result<Published, ConnectError> {
+        Err(ConnectError::Local { address, reason: "nobody looks at pages in the simulated world".to_owned() })
     }
 }
