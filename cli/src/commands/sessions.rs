@@ -72,8 +72,14 @@ mod tests {
 
     #[test]
     fn who_is_evicted_is_named() {
-        let session =
-            SessionStatus { id: SessionId(7), description: "mount on /m".to_owned(), address: None, silent_ms: None, open_inodes: 3 };
+        let session = SessionStatus {
+            id: SessionId(7),
+            description: "mount on /m".to_owned(),
+            address: None,
+            silent_ms: None,
+            open_inodes: 3,
+            locks: 0,
+        };
         assert!(preview(&session).starts_with("c7 is \"mount on /m\" (away) with 3 open files: if it is evicted"), "{}", preview(&session));
     }
 }

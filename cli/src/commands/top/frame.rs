@@ -153,8 +153,14 @@ mod tests {
         let mut view = View::default();
         for seconds in [1, 2] {
             let mut status = status();
-            let session =
-                SessionStatus { id: SessionId(7), description: "mount on /m".into(), address: None, silent_ms: None, open_inodes: 0 };
+            let session = SessionStatus {
+                id: SessionId(7),
+                description: "mount on /m".into(),
+                address: None,
+                silent_ms: None,
+                open_inodes: 0,
+                locks: 0,
+            };
             status.sessions.push(session);
             let load = Load { at_ms: seconds * 1000, queue: 2, written_bytes: seconds << 20, ..Load::default() };
             view.take(Sample { status, loads: LoadReport { sessions: vec![(SessionId(7), load)], ..LoadReport::default() } });
