@@ -11,7 +11,6 @@ use crate::logging::Format;
 use crate::object_arguments::{
     Cat, Copy, DiskUsage, Find, Head, Link, List, MakeBucket, Move, Remove, RemoveBucket, Stat, Sync, Touch, Tree,
 };
-use crate::object_arguments::{Cat, DiskUsage, Find, Head, Link, List, MakeBucket, Remove, RemoveBucket, Stat, Touch, Tree};
 use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::Role;
 use clap::{Args, Parser, Subcommand, ValueEnum};
