@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn bytes_are_paid_for_in_time() {
-        let first = Duration::from_secs(1);
+        let second = Duration::from_secs(1);
         let mut debt = Debt { paid_at: Moment::from_nanos(0) };
         let now = Moment::from_nanos(5_000_000_000);
         assert_eq!(debt.take(now, 1000, 1000), Duration::ZERO, "idle time is not saved up");
