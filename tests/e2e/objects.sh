@@ -12,6 +12,11 @@ no_parts() { [ -z "$(find "$1" -name '*.cairn-part')" ] || fail "left behind: $(
 
 # ---- what is said
 transcript=$WORK/transcript
+# Much is done at once: in which order it ends does not count.
+in_order() { python3 -c '
+import itertools, sys
+done = lambda line: line.startswith(("copied: ", "removed: "))
+for is_done, lines in itertools.groupby(sys.stdin, key=done): sys.stdout.writelines(sorted(lines) if is_done else lines)'; }
 # Runs a command line and notes all that it says, without what differs from run to run.
 t() {
   local code=0
@@ -20,7 +25,7 @@ t() {
   for stream in out err; do
     sed -E -e "s#$WORK#WORK#g" -e 's/[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9:]{8}(\.[0-9]+Z)?/TIME/g' -e 's/in [0-9.]+ s \([^)]*\)/in SECONDS (RATE)/' \
       -e 's/"seconds":[0-9.e-]+/"seconds":SECONDS/' -e 's/"inode":[0-9]+/"inode":N/; s/inode: [0-9]+/inode: N/' "$WORK/said.$stream" |
-      if [ $stream = err ]; then sed 's/^/! /'; else cat; fi >> "$transcript"
+      if [ $stream = err ]; then sed 's/^/! /'; else in_order; fi >> "$transcript"
   done
   [ $code = 0 ] || printf '[%d]\n' $code >> "$transcript"
 }

@@ -138,10 +138,11 @@ impl<'a> Tour<'a> {
                 Err(failure) => return self.blind(failure),
             };
             // With a filter a directory is made when something is to be in it.
-            if plan.rules.filter.is_empty() && !engine.options.dry_run {
-                if let Err(failure) = engine.make_directory(&plan.target.spot(&relative)).await {
-                    return self.blind(failure);
-                }
+            if plan.rules.filter.is_empty()
+                && !engine.options.dry_run
+                && let Err(failure) = engine.make_directory(&plan.target.spot(&relative)).await
+            {
+                return self.blind(failure);
             }
             let job = self.job(&relative, traits);
             self.send(Step::Directory(job)).await;
