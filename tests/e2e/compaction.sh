@@ -1,5 +1,6 @@
 # Random 4 KiB overwrites: the number of extents stays far below what it would come to, a reader never sees an error, and in the end the disks hold
 # little more than the file. With --full for an hour on 1 GB.
+# Mostly waits, for what was replaced to be deleted.
 source "$PROJECT/tests/e2e/lib.sh"
 export MASTER_OPTIONS="--deletion-grace 2m"
 cluster_up

@@ -1,4 +1,5 @@
 # What is deleted leaves the disks after the grace period, to within 1 %, and what is written twice is stored once. With --full for 2 GB.
+# Mostly waits.
 source "$PROJECT/tests/e2e/lib.sh"
 export MASTER_OPTIONS="--deletion-grace 2m"
 cluster_up
