@@ -19,6 +19,12 @@ done
 grep -q 'No space left' "$WORK/error" || fail "said \"$(cat "$WORK/error")\" when it was full"
 random_file "$WORK/more" 60000000 more; copy "$WORK/more" "$mount/more" > "$WORK/error" && fail "there was room for more"
 grep -q 'No space left' "$WORK/error" || fail "said \"$(cat "$WORK/error")\" when it was full"
+say "the command line says it in a sentence, and leaves nothing behind"
+export CAIRN_IDENTITY=$cluster/client-1
+"$CAIRN" mb cairn://b
+refuses 60 "cairn://b/more: no space is left in the cluster" "$CAIRN" cp "$WORK/more" cairn://b/more
+[ -z "$(ls -A "$mount/b")" ] || fail "left behind: $(ls -A "$mount/b")"
+rmdir "$mount/b"
 say "the rest goes on"
 [ "$(df --output=pcent "$mount" | tail -n 1 | tr -d ' %')" -ge 95 ]
 same "$WORK/kept" "$mount/kept"; same "$WORK/large-1" "$mount/large-1"

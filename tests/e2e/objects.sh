@@ -199,7 +199,7 @@ restart "$victim" > /dev/null; remount; same "$WORK/big" "$mount/t/unlucky"
 if [ "$(id -u)" = 0 ]; then
   say "a full disk on this side"
   mkdir "$WORK/tiny"; mount -t tmpfs -o size=16m cairn-test "$WORK/tiny"
-  refuses 60 "no space left on device" cairn cp cairn://t/big "$WORK/tiny/big"
+  refuses 60 "no space left on device" "$CAIRN" cp cairn://t/big "$WORK/tiny/big"
   [ -z "$(ls -A "$WORK/tiny")" ] || fail "something is left: $(ls -A "$WORK/tiny")"
   umount "$WORK/tiny"
 fi
