@@ -8,7 +8,9 @@ mod writing;
 mod xattrs;
 
 pub use inode::{inode_at, inode_of};
-pub use names::{entries, make_directories, remove, remove_empty_directory, rename, set_mode, set_times, symlink, symlink_target};
+pub use names::{
+    entries, make_directories, remove, remove_empty_directory, rename, set_mode, set_times, symlink, symlink_target, sync_directory,
+};
 pub use reading::Source;
 pub use writing::Unfinished;
 pub use xattrs::{read_xattrs, write_xattrs};

@@ -6,6 +6,7 @@ use cairn_common::attributes::FileKind;
 use cairn_common::time::Timestamp;
 use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
 use std::ffi::{OsStr, OsString};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -53,6 +54,12 @@ pub fn rename(from: &Path, to: &Path, replace: bool) -> io::Result<bool> {
         },
         Err(error) => Err(error.into()),
     }
+}
+
+/// The name of a file is on stable storage afterwards.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    OpenOptions::new().read(true).open(directory)?.sync_all()
 }
 
 /// Removes a file, or a directory with everything in it.

@@ -320,6 +320,9 @@ pub(super) fn finish_local(unfinished: &local::Unfinished, target: &Path, finish
         unfinished.sync()?;
     }
     let is_named = unfinished.finish(target, finish.replace)?;
+    if finish.sync {
+        local::sync_directory(target).at(target.display())?;
+    }
     Ok(if is_named { Deed::Copied } else { Deed::Kept })
 }
 
