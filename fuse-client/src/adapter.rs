@@ -66,12 +66,12 @@ impl Adapter {
 
     /// The caller of what changes nothing.
     fn question(&self, request: &Request) -> Caller {
-        Caller::new(&self.runtime, request.pid(), Leaves::WhenAsked)
+        Caller::new(&self.runtime, request.pid(), Leaves::Asked)
     }
 
     /// The caller of what changes something.
     fn change(&self, request: &Request) -> Caller {
-        Caller::new(&self.runtime, request.pid(), Leaves::WhenKilled)
+        Caller::new(&self.runtime, request.pid(), Leaves::Killed)
     }
 
     /// Starts the task of a request: it awaits `work`, and gives `answer` the result.
@@ -692,7 +692,7 @@ impl Filesystem for Adapter {
     ) {
         let (handle, kernel) = (Handle(handle.0), self.kernel.clone());
         let claim = lock_claim(self.ino(number), LockFamily::Posix, owner, start, end, mode, pid);
-        let (caller, runtime) = (Caller::new(&self.runtime, request.pid(), Leaves::WhenSignalled), self.runtime.clone());
+        let (caller, runtime) = (Caller::new(&self.runtime, request.pid(), Leaves::Signalled), self.runtime.clone());
         let work = move |fs: FileSystem| async move {
             let (family, patience) = lock_call::resolve(&fs, &caller, &claim, waits).await;
             let changed = fs.lock(handle, LockClaim { family, ..claim }, patience).await?;
@@ -701,7 +701,7 @@ impl Filesystem for Adapter {
             }
             Ok(())
         };
-        let leaves = Caller::new(&self.runtime, request.pid(), Leaves::WhenSignalled);
+        let leaves = Caller::new(&self.runtime, request.pid(), Leaves::Signalled);
         self.start("setlk", leaves, work, empty_answer(reply));
     }
 

@@ -26,12 +26,12 @@ const LOOKS_FOR_SIGNALS_APART: Duration = Duration::from_millis(250);
 pub enum Leaves {
     /// Its death alone. For requests that change something: no program expects EINTR from them, and one that goes on has to
     /// know whether they were done.
-    WhenKilled,
+    Killed,
     /// Also the signals by which people ask programs to stop (Ctrl-C), though a program may handle them. For requests that
     /// change nothing.
-    WhenAsked,
+    Asked,
     /// Also every other signal that it handles: programs end waits for locks by a timer.
-    WhenSignalled,
+    Signalled,
 }
 
 /// Who waits for a request.
@@ -51,7 +51,7 @@ impl Caller {
     pub async fn wait_for<T>(&self, work: impl Future<Output = Result<T, FsError>>) -> Result<T, FsError> {
         let mut work = pin!(work);
         let mut pause = FIRST_LOOK;
-        let pause_max = if self.leaves == Leaves::WhenSignalled { LOOKS_FOR_SIGNALS_APART } else { LOOKS_APART_MAX };
+        let pause_max = if self.leaves == Leaves::Signalled { LOOKS_FOR_SIGNALS_APART } else { LOOKS_APART_MAX };
         loop {
             tokio::select! {
                 biased;
@@ -155,9 +155,9 @@ impl Signals {
         let heard = self.pending & !self.blocked & !self.ignored;
         let deadly = self.pending & KILL | heard & CORE_DUMPING & !self.caught;
         let asking = match leaves {
-            Leaves::WhenKilled => 0,
-            Leaves::WhenAsked => heard & ASKING,
-            Leaves::WhenSignalled => heard & (ASKING | self.caught),
+            Leaves::Killed => 0,
+            Leaves::Asked => heard & ASKING,
+            Leaves::Signalled => heard & (ASKING | self.caught),
         };
         deadly | asking != 0
     }
@@ -185,30 +185,30 @@ mod tests {
     fn the_dying_leave_whatever_they_wait_for() {
         for deadly in [9, 3, 6, 11] {
             let signals = Signals { pending: set_of(&[deadly]), ..Signals::default() };
-            assert!(signals.call_away(Leaves::WhenKilled), "{deadly}");
+            assert!(signals.call_away(Leaves::Killed), "{deadly}");
         }
         let blocked = Signals { pending: set_of(&[3]), blocked: set_of(&[3]), ..Signals::default() };
-        assert!(!blocked.call_away(Leaves::WhenAsked), "a blocked signal is for later");
+        assert!(!blocked.call_away(Leaves::Asked), "a blocked signal is for later");
         let caught = Signals { pending: set_of(&[3]), caught: set_of(&[3]), ..Signals::default() };
-        assert!(!caught.call_away(Leaves::WhenKilled), "a handled signal does not kill");
+        assert!(!caught.call_away(Leaves::Killed), "a handled signal does not kill");
     }
 
     #[test]
     fn a_handled_request_to_stop_ends_only_what_changes_nothing() {
         let asked = Signals { pending: set_of(&[2]), ..HANDLES_INT };
-        assert!(asked.call_away(Leaves::WhenAsked));
-        assert!(!asked.call_away(Leaves::WhenKilled));
+        assert!(asked.call_away(Leaves::Asked));
+        assert!(!asked.call_away(Leaves::Killed));
         // A child that ended, a window that changed its size, a timer.
         for harmless in [17, 28, 14] {
             let signals = Signals { pending: set_of(&[harmless]), caught: set_of(&[harmless]), ..Signals::default() };
-            assert!(!signals.call_away(Leaves::WhenAsked), "{harmless}");
+            assert!(!signals.call_away(Leaves::Asked), "{harmless}");
         }
         let alarm = Signals { pending: set_of(&[14]), caught: set_of(&[14]), ..Signals::default() };
-        assert!(alarm.call_away(Leaves::WhenSignalled) && !alarm.call_away(Leaves::WhenAsked));
+        assert!(alarm.call_away(Leaves::Signalled) && !alarm.call_away(Leaves::Asked));
         let child = Signals { pending: set_of(&[17]), ..Signals::default() };
-        assert!(!child.call_away(Leaves::WhenSignalled), "a signal that does nothing ends nothing");
+        assert!(!child.call_away(Leaves::Signalled), "a signal that does nothing ends nothing");
         let ignored = Signals { pending: set_of(&[1]), ignored: set_of(&[1]), ..Signals::default() };
-        assert!(!ignored.call_away(Leaves::WhenAsked));
+        assert!(!ignored.call_away(Leaves::Asked));
     }
 
     #[test]

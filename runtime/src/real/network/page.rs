@@ -1,6 +1,8 @@
 //! A page over HTTP/1.1: as much of it as a scraper or `curl` needs. One request per connection; how many connections there are, how
 //! much each may say and how long it may take are all bounded, so that a stranger costs at most that.
 
+#![expect(clippy::disallowed_types, reason = "this is what Runtime::network stands on")]
+
 use super::within;
 use crate::network::{ConnectError, PageSource, Published};
 use crate::real::executor::TokioExecutor;
@@ -32,7 +34,6 @@ pub fn publish(handle: &Handle, address: SocketAddr, page: PageSource) -> Result
     Ok(Published::new(address, showing.abort_on_drop()))
 }
 
-#[expect(clippy::disallowed_types, reason = "this is what Runtime::network stands on")]
 fn listen(handle: &Handle, address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -177,7 +178,6 @@ mod tests {
         }
     }
 
-    #[expect(clippy::disallowed_types, reason = "a scraper is no part of the cluster")]
     fn scrape(address: SocketAddr, request: &[u8]) -> String {
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         // The other side may have heard enough before all is sent.
