@@ -166,7 +166,7 @@ pub mod tests {
     fn load(seconds: u64) -> Load {
         let reads = Histogram::default();
         (0..seconds * 100).for_each(|_| reads.record(Duration::from_millis(1)));
-        Load { at_ms: seconds * 1000, queue: 3, read_bytes: seconds * 100 << 20, reads: reads.snapshot(), ..Load::default() }
+        Load { at_ms: seconds * 1000, queue: 3, read_bytes: (seconds * 100) << 20, reads: reads.snapshot(), ..Load::default() }
     }
 
     #[test]
