@@ -425,8 +425,14 @@ impl Engine {
 
     /// Removes the sources of what was moved; directories if nothing is left in them.
     async fn remove_moved(&self, directories: Vec<Job>) {
-        if self.options.dry_run || self.is_blind.load(Ordering::Relaxed) {
+        if self.options.dry_run {
             return;
+        }
+        if self.is_blind.load(Ordering::Relaxed) {
+            return self.failed(Failure::said(
+                "the source",
+                "nothing was removed there, for not all of it could be seen, or the copy is not stable",
+            ));
         }
         let moved = std::mem::take(&mut *self.moved.lock());
         for (source, traits) in moved {
