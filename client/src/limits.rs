@@ -36,6 +36,13 @@ pub const ATTRIBUTES_CACHED_MAX: usize = 65_536;
 pub const ENTRIES_CACHED_MAX: usize = 65_536;
 /// Closed files of which is known that what is cached of them was right when they were closed.
 pub const KNOWN_VERSIONS_MAX: usize = 65_536;
+/// Locks that wait at the master at a time: it carries out a few hundred calls of a client at once, and others must have their turn. What is beyond
+/// waits here, and moves up every `LOCK_TURN`.
+pub const LOCK_WAITS_MAX: usize = 64;
+/// How often the master is told what was read.
+pub const ACCESSES_TOLD_INTERVAL: Duration = Duration::from_secs(5);
+/// Inodes of which is known that they were read and the master has not been told; what is read beyond that keeps its old time.
+pub const ACCESSES_NOTED_MAX: usize = 65_536;
 /// How old the answer to statfs may be.
 pub const USAGE_TTL: Duration = Duration::from_secs(1);
 

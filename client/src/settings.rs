@@ -30,6 +30,8 @@ pub struct Settings {
     /// Bytes a second that this client rewrites where files are fragmented or chunks mostly dead. Default 32 MiB; less leaves random writers
     /// with more extents and more dead space, more takes from what they could write; 0 leaves it to others.
     pub compaction_bytes_per_second: u64,
+    /// Whether reading sets access times, as with relatime. On by default; off saves a message every few seconds while something is read.
+    pub access_times: bool,
     /// The pool that new chunks go to; `None` is the cluster's first.
     pub pool: Option<String>,
 }
@@ -48,6 +50,7 @@ impl Settings {
             block_cache_bytes: 256 << 20,
             readahead_bytes: 16 << 20,
             compaction_bytes_per_second: 32 << 20,
+            access_times: true,
             pool: None,
         }
     }

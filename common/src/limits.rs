@@ -57,6 +57,8 @@ pub const COMPACTION_EXTENTS_MAX: usize = 2048;
 /// Bytes that one compaction rewrites.
 pub const COMPACTION_BYTES_MAX: u64 = 4 * MIB;
 
+/// Inodes in one message that says when they were read.
+pub const ACCESSES_MAX: usize = 1024;
 /// Ranges that one session may have locked; beyond that `fcntl` gives ENOLCK.
 pub const LOCKS_PER_SESSION_MAX: usize = 1 << 20;
 /// Locks that a client names in one message when it comes back.

@@ -21,7 +21,7 @@ const LOOKS_APART_MAX: Duration = Duration::from_secs(1);
 /// A wait for a lock is an ordinary thing, and so is a signal that ends it.
 const LOOKS_FOR_SIGNALS_APART: Duration = Duration::from_millis(250);
 
-/// What may end a wait.
+/// What may end a wait: it leaves when it is ...
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leaves {
     /// Its death alone. For requests that change something: no program expects EINTR from them, and one that goes on has to

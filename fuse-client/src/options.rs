@@ -40,6 +40,11 @@ impl MountOptions {
         Ok(())
     }
 
+    /// Whether reading sets access times.
+    pub fn records_access(&self) -> bool {
+        !self.read_only && !self.kernel.contains(&MountOption::NoAtime)
+    }
+
     /// For the kernel: with `threads` readers of the FUSE device.
     pub fn config(&self, source: &str, threads: usize) -> Config {
         let mut config = Config::default();
@@ -105,6 +110,8 @@ mod tests {
         assert!(options.read_only && options.allow_other && !options.nonempty);
         let config = options.config("cairn", 2);
         assert!(config.mount_options.contains(&MountOption::RO) && config.mount_options.contains(&MountOption::NoDev));
+        assert!(!options.records_access() && MountOptions::default().records_access());
+        assert!(!"noatime".parse::<MountOptions>().unwrap().records_access());
         let error = "ro,shiny".parse::<MountOptions>().unwrap_err();
         assert!(error.to_string().contains("shiny"), "{error}");
     }

@@ -142,7 +142,7 @@ again = opened(A)
 os.close(again)
 assert denied(posix, b, fcntl.F_RDLCK), "no process lock"
 os.close(ofd)
-posix(b, fcntl.F_RDLCK)
+posix(b, fcntl.F_RDLCK, command=fcntl.F_SETLKW)
 posix(b, fcntl.F_UNLCK)
 
 say("flock and fcntl do not see each other")

@@ -96,6 +96,15 @@ perl -MErrno=:POSIX -MFcntl -e '
   symlink("t" x 4095, "long-link") or die "a symlink of 4095 bytes: $!";
 ' || fail "see above"
 ! cat appeared 2>/dev/null; echo x > appeared; [ "$(cat appeared)" = x ] || fail "a name that was not there, and is now"
+say "reading sets the access time, once after each change"
+atime() { stat -c %x "$1"; }
+echo x > read; changed=$(stat -c '%y %z' read); made=$(atime read); sleep 0.05
+cat read > /dev/null; first=$(atime read); [ "$first" != "$made" ] || fail "reading left no trace"
+sleep 0.05; cat read > /dev/null; [ "$(atime read)" = "$first" ] || fail "a second reading set the time again"
+[ "$(stat -c '%y %z' read)" = "$changed" ] || fail "reading changed another time"
+sleep 0.05; echo y >> read; cat read > /dev/null; [ "$(atime read)" != "$first" ] || fail "a reading after a change left no trace"
+touch -a -d '2001-01-01 UTC' read; [ "$(TZ=UTC stat -c %x read)" = "2001-01-01 00:00:00.000000000 +0000" ]
+mkdir listed; made=$(atime listed); touch listed/f; ls listed > /dev/null; [ "$(atime listed)" != "$made" ] || fail "a listing left no trace"
 say "large directory"
 mkdir many; (cd many && seq 1 5000 | xargs touch); [ "$(ls many | wc -l)" = 5000 ]; [ "$(ls -l many | wc -l)" = 5001 ]; rm -r many; [ ! -e many ]
 say "copy_file_range"

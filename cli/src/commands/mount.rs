@@ -52,6 +52,7 @@ async fn serve(runtime: Runtime, options: Mount) -> Result<()> {
     settings.write_buffer_bytes = (options.write_buffer as usize) << 20;
     settings.block_cache_bytes = (options.cache as usize) << 20;
     settings.compaction_bytes_per_second = options.compaction_rate << 20;
+    settings.access_times = mount_options.records_access();
     let fs = FileSystem::connect(runtime.clone(), settings).await?;
     let _metrics = publish_metrics(&runtime, &fs, options.metrics.metrics)?;
     let outcome = serve_mount(&runtime, &fs, remote.as_deref(), &directory, mount_options).await;

@@ -71,6 +71,9 @@ impl FileSystem {
     }
 
     async fn change_attributes(&self, ino: Ino, change: AttributeChange) -> Result<Attributes, FsError> {
+        if change.atime.is_some() {
+            self.0.access.forget(ino);
+        }
         let changing = self.0.cache.changing(ino);
         let reply = self.0.link.mutate(Mutation::SetAttributes { ino, change }, false).await;
         drop(changing);

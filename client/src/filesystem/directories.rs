@@ -33,6 +33,12 @@ impl FileSystem {
     ) -> Result<Vec<DirectoryEntry>, FsError> {
         let directory = self.0.handles.directory(handle)?;
         let mut after = after;
+        if after == DirCookie(0)
+            && let Some(attributes) = self.0.cache.attributes(directory.ino)
+            && self.0.access.is_due(&attributes, self.0.runtime.wall())
+        {
+            self.0.access.note(directory.ino, self.0.runtime.wall());
+        }
         loop {
             let page = match self.page_at_hand(&directory, after, with_attributes) {
                 Some(page) => page,

@@ -32,7 +32,13 @@ impl FileSystem {
     /// `None` unless everything asked for is in memory.
     pub fn try_read(&self, handle: Handle, offset: u64, len: usize) -> Option<Result<Bytes, FsError>> {
         match self.readable(handle) {
-            Ok(open) => open.file.try_read(offset, len),
+            Ok(open) => {
+                let data = open.file.try_read(offset, len);
+                if matches!(data, Some(Ok(_))) {
+                    self.note_read(&open);
+                }
+                data
+            }
             Err(error) => Some(Err(error)),
         }
     }

@@ -21,6 +21,8 @@ pub struct OpenFile {
     pub append: Option<Append>,
     /// Written through this handle since its last flush without an error.
     pub has_written: AtomicBool,
+    /// Reading is to be noted: it was not since the file was opened, and its access time is due.
+    pub atime_is_due: AtomicBool,
     /// Whether locks that were taken through this handle are gone.
     pub victim: LockVictim,
     /// Dropped last: the inode is closed when the data path has let go of it.
@@ -47,11 +49,20 @@ impl Handles {
         Handle(self.last.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    pub fn insert_file(&self, file: Arc<FileData>, flags: OpenFlags, guard: OpenGuard) -> Handle {
+    pub fn insert_file(&self, file: Arc<FileData>, flags: OpenFlags, guard: OpenGuard, atime_is_due: bool) -> Handle {
         let handle = self.next();
         let append = flags.append.then(|| Append::new(self.append_lock(guard.ino())));
         let descriptor = file.descriptor();
-        let open = OpenFile { file, descriptor, flags, append, has_written: AtomicBool::new(false), victim: LockVictim::default(), guard };
+        let open = OpenFile {
+            file,
+            descriptor,
+            flags,
+            append,
+            has_written: AtomicBool::new(false),
+            atime_is_due: AtomicBool::new(atime_is_due),
+            victim: LockVictim::default(),
+            guard,
+        };
         self.files.write().insert(handle, Arc::new(open));
         handle
     }

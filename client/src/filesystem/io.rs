@@ -11,7 +11,10 @@ use std::sync::atomic::Ordering;
 impl FileSystem {
     /// Verified bytes from `offset` on; fewer than `len` only at the end of the file.
     pub async fn read(&self, handle: Handle, offset: u64, len: usize) -> Result<Bytes, FsError> {
-        self.readable(handle)?.file.read(offset, len).await
+        let open = self.readable(handle)?;
+        let data = open.file.read(offset, len).await?;
+        self.note_read(&open);
+        Ok(data)
     }
 
     /// Takes all of `data`, or fails. Waits while the write buffer is full. A handle opened to append ignores `offset`.
@@ -21,6 +24,13 @@ impl FileSystem {
         match &open.append {
             None => open.file.write(offset, data).await,
             Some(append) => append.write(&open.file, data).await,
+        }
+    }
+
+    /// Something was read through a handle.
+    pub(super) fn note_read(&self, open: &OpenFile) {
+        if open.atime_is_due.load(Ordering::Relaxed) && open.atime_is_due.swap(false, Ordering::Relaxed) {
+            self.0.access.note(open.ino(), self.0.runtime.wall());
         }
     }
 

@@ -32,7 +32,15 @@ impl FileSystem {
         loop {
             let before = book.surrendered_count();
             match link.lock(claim, patience).await.map_err(|error| error.to_fs("a lock"))? {
-                Locked::Done { version } if claim.mode.is_some() => return self.catch_up(&open, version).await,
+                Locked::Done { version } if claim.mode.is_some() => {
+                    book.begin(place, &open.victim);
+                    if self.0.handles.file(handle).is_err() {
+                        // Closed by another thread meanwhile.
+                        link.surrender(place).await.map_err(|error| error.to_fs("a lock"))?;
+                        return Err(FsError::BadHandle);
+                    }
+                    return self.catch_up(&open, version).await;
+                }
                 Locked::Done { .. } => return Ok(false),
                 // It may be that of a descriptor that was closed before this call.
                 Locked::Denied { by_us: true } if book.settled_since(before).await => {}

@@ -3,6 +3,7 @@
 //! One file per family of operations. All of them are safe to cancel: a mutation that was sent is driven to its answer in
 //! the background. `fast` has those that answer without waiting, from any thread.
 
+mod access;
 mod append;
 mod attributes;
 mod content;

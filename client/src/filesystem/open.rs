@@ -67,7 +67,8 @@ impl FileSystem {
         let file = self.0.data.file(attributes.ino);
         let changed = self.0.versions.opened(attributes.ino, attributes.version);
         file.opened(&attributes, extents, changed);
-        let handle = self.0.handles.insert_file(file, flags, guard);
+        let atime_is_due = self.0.access.is_due(&attributes, self.0.runtime.wall());
+        let handle = self.0.handles.insert_file(file, flags, guard, atime_is_due);
         Opened { handle, attributes: self.with_own_writes(attributes), keep_cache: !changed }
     }
 

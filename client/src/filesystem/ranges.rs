@@ -12,7 +12,7 @@ use cairn_common::wire::master::{FileCommit, Mutation, MutationReply};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How far a search for data or a hole looks at a time.
+/// How far a search for data or a hole looks at first. In a hole, each step is twice as long as the one before: a file may be one of 8 EiB.
 const SEEK_STEP_BYTES: u64 = GIB;
 
 fn range_of(offset: u64, len: u64) -> Result<Range<u64>, FsError> {
@@ -74,15 +74,16 @@ impl FileSystem {
         if offset >= size {
             return Err(FsError::NoDataThere);
         }
-        let mut position = offset;
+        let (mut position, mut step) = (offset, SEEK_STEP_BYTES);
         while position < size {
-            let end = position.saturating_add(SEEK_STEP_BYTES).min(size);
+            let end = position.saturating_add(step).min(size);
             let data = file.extents(position..end).await?;
             match target {
                 SeekTarget::Data => {
                     if let Some(first) = data.first() {
                         return Ok(first.start.max(position));
                     }
+                    step = step.saturating_mul(2);
                     position = end;
                 }
                 SeekTarget::Hole => {

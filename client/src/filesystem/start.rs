@@ -1,5 +1,6 @@
 //! Beginning and end of a file system.
 
+use super::access::AccessTimes;
 use super::handles::Handles;
 use super::lookahead::Lookahead;
 use crate::cache::{KnownVersions, MetadataCache};
@@ -38,12 +39,14 @@ pub(crate) struct Inner {
     pub counts: Arc<Counts>,
     pub usage: Mutex<Option<(Usage, Moment)>>,
     pub lookahead: Lookahead,
+    pub access: Arc<AccessTimes>,
     pub attribute_ttl: Duration,
     cluster: [u8; 16],
     pub started: Moment,
     keeper: Keeper,
     _map_follower: TaskGuard,
     _load_reporter: TaskGuard,
+    _access_teller: TaskGuard,
 }
 
 impl FileSystem {
@@ -93,6 +96,8 @@ impl FileSystem {
         };
         let data = DataStore::new(runtime.clone(), Arc::clone(&metadata), targets_port, data_settings, Arc::clone(&counts));
         let load_reporter = metrics::report(runtime.clone(), Arc::clone(&link), Arc::clone(&counts));
+        let access = Arc::new(AccessTimes::new(settings.access_times));
+        let access_teller = access.start_telling(&runtime, &link);
         Ok(FileSystem(Arc::new(Inner {
             started: runtime.now(),
             _load_reporter: runtime.spawn("load reporter", load_reporter).abort_on_drop(),
@@ -107,10 +112,12 @@ impl FileSystem {
             counts,
             usage: Mutex::new(None),
             lookahead: Lookahead::default(),
+            access,
             attribute_ttl: settings.attribute_ttl,
             cluster,
             keeper,
             _map_follower: map_follower,
+            _access_teller: access_teller,
         })))
     }
 
@@ -118,6 +125,7 @@ impl FileSystem {
     /// are still under way fail.
     pub async fn shutdown(&self) -> Result<(), FsError> {
         let flushed = self.0.data.flush_all().await;
+        self.0.access.tell(&self.0.link).await;
         self.0.handles.clear();
         self.0.keeper.shut_down().await;
         self.0.targets.shut_down();
@@ -147,6 +155,7 @@ impl FileSystem {
     /// Attributes as this client sees the file: with what was written here and is not yet with the master.
     pub(super) fn with_own_writes(&self, mut attributes: Attributes) -> Attributes {
         let inner = &self.0;
+        attributes.atime = inner.access.newest(&attributes);
         let is_regular = attributes.kind == FileKind::Regular;
         if !is_regular || !(inner.link.opens().is_open(attributes.ino) || inner.data.has_dirty()) {
             return attributes;

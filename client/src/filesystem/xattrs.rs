@@ -65,12 +65,13 @@ impl FileSystem {
     }
 }
 
-/// `system.` is the kernel's own namespace. Of it, file systems serve access lists.
+/// The namespaces that local file systems have. `system` is the kernel's own; of it, file systems serve access lists.
 fn check_xattr_name(name: &[u8]) -> Result<(), FsError> {
+    const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
     let is_list = name == acl::ACCESS || name == acl::DEFAULT;
     match name.len() {
-        _ if name.starts_with(b"system.") && !is_list => Err(FsError::NotSupported),
         0 => Err(FsError::Invalid),
+        _ if !is_list && !NAMESPACES.iter().any(|namespace| name.starts_with(namespace)) => Err(FsError::NotSupported),
         len if len > XATTR_NAME_BYTES_MAX => Err(FsError::OutOfRange),
         _ => Ok(()),
     }

@@ -6,7 +6,7 @@ use super::open_inodes::OpenInodes;
 use super::session::{Contact, Line, LineFailure, Session};
 use super::unsynced::Unsynced;
 use crate::counters::Counts;
-use crate::limits::{MUTATIONS_IN_FLIGHT_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, TRY_LIMIT};
+use crate::limits::{LOCK_WAITS_MAX, MUTATIONS_IN_FLIGHT_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, TRY_LIMIT};
 use bytes::Bytes;
 use cairn_common::codec::{decode, encode};
 use cairn_common::error::FsError;
@@ -45,6 +45,8 @@ pub struct Link {
     pub(super) renew_now: Notify,
     pub(super) unsynced: Mutex<Unsynced>,
     pub(super) locks: Arc<LockBook>,
+    /// One permit per lock that waits at the master.
+    pub(super) lock_waits: Semaphore,
 }
 
 /// Why a request has no answer that the caller can use.
@@ -110,6 +112,7 @@ impl Link {
             renew_now: Notify::new(),
             unsynced: Mutex::default(),
             locks: Arc::default(),
+            lock_waits: Semaphore::new(LOCK_WAITS_MAX),
         })
     }
 

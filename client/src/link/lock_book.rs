@@ -97,9 +97,16 @@ impl LockBook {
 
     /// The master has done what the claim says.
     pub fn note(&self, claim: &LockClaim) {
-        if let Some(entry) = self.state.lock().entries.get_mut(&LockPlace::of(claim)) {
+        let mut state = self.state.lock();
+        let place = LockPlace::of(claim);
+        // What is let go of needs no entry; what was granted does, even if a close by another thread took the entry meanwhile.
+        let entry = if claim.mode.is_some() { Some(state.entries.entry(place).or_default()) } else { state.entries.get_mut(&place) };
+        if let Some(entry) = entry {
             entry.ranges.set(claim.range, claim.mode);
-            entry.pid = claim.pid;
+            if claim.mode.is_some() {
+                // Who lets go gives no number.
+                entry.pid = claim.pid;
+            }
         }
     }
 

@@ -62,11 +62,16 @@ impl Link {
     pub async fn lock(self: &Arc<Self>, claim: LockClaim, patience: LockPatience) -> Result<Locked, AskError> {
         let mut claiming = Claiming { link: Arc::clone(self), claim, order: None };
         loop {
+            let turn = match patience {
+                LockPatience::None => None,
+                LockPatience::Waits | LockPatience::WaitsIfItEnds => Some(self.lock_waits.acquire().await.map_err(|_| AskError::Closed)?),
+            };
             let session = Arc::clone(&self.line(self.deadline()).await?.session);
             let order = claiming.order.insert(Order::next(&session));
             let (session, number) = (Arc::clone(&order.session), order.number);
             let answer = self.lock_call(&session, number, LockCall::Set { claim, patience }).await;
             claiming.order = None;
+            drop(turn);
             let answer = match answer {
                 // A new session begins without locks, and asks for this one like for any other.
                 Err(AskError::Unknown) => continue,

@@ -400,6 +400,17 @@ pub enum Mutation {
         files: Vec<FileCompaction>,
         chunks: Vec<NewChunk>,
     },
+    /// These were read. Their access times move forward; nothing else changes, not even their versions.
+    NoteAccess {
+        accesses: Vec<Access>,
+    },
+}
+
+/// When an inode was read last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    pub ino: Ino,
+    pub at: Timestamp,
 }
 
 /// The extents of one file that a compaction replaces, and their replacement.

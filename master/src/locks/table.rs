@@ -151,7 +151,10 @@ impl LockTable {
         let held = holders.entry(holder).or_default();
         let before = held.ranges.len();
         held.ranges.set(claim.range, claim.mode);
-        held.pid = claim.pid;
+        if claim.mode.is_some() {
+            // Who lets go gives no number.
+            held.pid = claim.pid;
+        }
         let after = held.ranges.len();
         if after == 0 {
             holders.remove(&holder);
@@ -286,8 +289,10 @@ mod tests {
     fn asserted_locks_count_and_the_test_names_who_is_in_the_way() {
         let mut table = LockTable::default();
         table.restore(SessionId(1), &claim(4, 0, u64::MAX, WRITE));
+        let let_go = LockClaim { pid: 0, ..claim(4, 10, 10, None) };
+        assert_eq!(table.set(ticket(1, 1), let_go, LockPatience::None), Verdict::Granted(vec![]));
         let seen = table.test(SessionId(1), &claim(5, 3, 3, READ)).unwrap();
-        assert_eq!((seen.pid, seen.mode, seen.range), (4, LockMode::Exclusive, LockRange::WHOLE));
+        assert_eq!((seen.pid, seen.mode, seen.range), (4, LockMode::Exclusive, LockRange { first: 0, last: 9 }));
         assert_eq!(table.test(SessionId(2), &claim(4, 3, 3, READ)).unwrap().pid, 0, "a process elsewhere has no number here");
         assert_eq!(table.test(SessionId(1), &claim(4, 3, 3, WRITE)), None);
         let flock = LockClaim { family: LockFamily::Flock, ..claim(5, 0, u64::MAX, WRITE) };

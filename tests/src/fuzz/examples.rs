@@ -19,8 +19,8 @@ use cairn_common::wire::chunkserver::{
 };
 use cairn_common::wire::load::Load;
 use cairn_common::wire::master::{
-    CompactionWork, FileCommit, FileCompaction, FileExtents, LockCall, LockPatience, MasterAnswer, MasterError, MasterReply, MasterRequest,
-    Mutation, MutationReply, RenameMode, Role, SequenceRange,
+    Access, CompactionWork, FileCommit, FileCompaction, FileExtents, LockCall, LockPatience, MasterAnswer, MasterError, MasterReply,
+    MasterRequest, Mutation, MutationReply, RenameMode, Role, SequenceRange,
 };
 use cairn_master::keys::{self, Record};
 use cairn_master::state::command::Mend;
@@ -90,6 +90,7 @@ fn mutations() -> Vec<Mutation> {
         },
         Mutation::SetAttributes { ino: Ino(7), change },
         Mutation::PunchHole { ino: Ino(7), offset: 1, bytes: 2, extend: true },
+        Mutation::NoteAccess { accesses: vec![Access { ino: Ino(7), at: Timestamp::from_nanos(8) }; 3] },
     ]
 }
 

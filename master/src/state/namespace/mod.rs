@@ -44,6 +44,7 @@ pub fn mutate(edit: &mut Edit<'_, '_>, session: SessionId, holders: &[SessionId]
         Mutation::Commit { files, chunks } => commit::commit(edit, files, chunks),
         Mutation::PunchHole { ino, offset, bytes, extend } => hole::punch(edit, *ino, *offset, *bytes, *extend),
         Mutation::Compact { files, chunks } => compact::compact(edit, files, chunks),
+        Mutation::NoteAccess { accesses } => attributes::note_access(edit, accesses),
         Mutation::CopyRange { from, from_offset, to, to_offset, bytes } => {
             copy_range::copy_range(edit, *from, *from_offset, *to, *to_offset, *bytes)
         }

@@ -4,11 +4,11 @@ use super::world::{ALICE, BOB, World, create, new_inode, set_size};
 use crate::state::command::Command;
 use crate::state::outcome::{Failure, Outcome};
 use crate::state::read;
-use cairn_common::attributes::{AttributeChange, FileKind, NewInode};
+use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode};
 use cairn_common::error::FsError;
 use cairn_common::ids::{DirCookie, Ino};
-use cairn_common::limits::{FILE_BYTES_MAX, LINKS_MAX, XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
-use cairn_common::wire::master::{MasterError, Mutation, MutationReply, RenameMode, XattrMode};
+use cairn_common::limits::{ACCESSES_MAX, FILE_BYTES_MAX, LINKS_MAX, XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use cairn_common::wire::master::{Access, MasterError, Mutation, MutationReply, RenameMode, XattrMode};
 use std::time::Duration;
 
 fn fs<T>(error: FsError) -> Result<T, MasterError> {
@@ -368,4 +368,19 @@ fn inode_numbers_are_never_used_twice() {
     let first = world.file("file");
     world.mutate(unlink(Ino::ROOT, "file")).unwrap();
     assert!(world.file("file") > first);
+}
+
+#[test]
+fn access_times_move_forward_and_change_nothing_else() {
+    let mut world = World::new();
+    let file = world.file("file");
+    let before = world.attributes(file);
+    let later = before.atime.plus(Duration::from_secs(5));
+    let note = |at| Mutation::NoteAccess { accesses: vec![Access { ino: file, at }, Access { ino: Ino(999), at }] };
+    world.mutate(note(later)).unwrap();
+    assert_eq!(world.attributes(file), Attributes { atime: later, ..before.clone() });
+    world.mutate(note(before.atime)).unwrap();
+    assert_eq!(world.attributes(file).atime, later);
+    let many = Mutation::NoteAccess { accesses: vec![Access { ino: file, at: later }; ACCESSES_MAX + 1] };
+    assert_eq!(world.mutate(many), fs(FsError::Invalid));
 }

@@ -104,6 +104,14 @@ impl Model {
                 self.touch(*ino);
                 Ok(MutationReply::Inode(self.attributes(*ino)))
             }
+            Mutation::NoteAccess { accesses } => {
+                for access in accesses {
+                    if let Some(node) = self.nodes.get_mut(&access.ino) {
+                        node.base.atime = node.base.atime.max(access.at);
+                    }
+                }
+                Ok(MutationReply::Done)
+            }
             Mutation::Compact { files, .. } => Ok(self.compact(files)),
             Mutation::CopyRange { from, from_offset, to, to_offset, bytes } => self.copy(*from, *from_offset, *to, *to_offset, *bytes),
         }
