@@ -39,6 +39,7 @@ labels! {
         PunchHole = "punch_hole",
         CopyRange = "copy_range",
         Compact = "compact",
+        NoteAccess = "note_access",
         SyncLog = "sync_log",
         Map = "map",
         RegisterServer = "register_server",
@@ -114,6 +115,7 @@ impl Operation {
             Mutation::PunchHole { .. } => Self::PunchHole,
             Mutation::CopyRange { .. } => Self::CopyRange,
             Mutation::Compact { .. } => Self::Compact,
+            Mutation::NoteAccess { .. } => Self::NoteAccess,
         }
     }
 
@@ -151,6 +153,7 @@ impl Operation {
             | Self::Chunks
             | Self::SlotsComplete
             | Self::CompactionWork
+            | Self::NoteAccess
             | Self::Lock
             | Self::TestLock
             | Self::AssertLocks
