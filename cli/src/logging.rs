@@ -72,6 +72,13 @@ pub fn start(level: Level, format: Format, file: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
+/// Whether standard error goes to this file.
+pub fn is_standard_error(path: &Path) -> bool {
+    let place = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+    let (named, own) = (rustix::fs::stat(path).map(place), rustix::fs::fstat(std::io::stderr()).map(place));
+    named.is_ok() && named == own
+}
+
 /// The sentence of an error in a line of a log, in either format.
 pub fn error_in(line: &str) -> Option<String> {
     if let Some(sentence) = line.strip_prefix("cairn: ") {

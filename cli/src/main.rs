@@ -21,7 +21,7 @@ use config::Config;
 use logging::{Format, Level};
 use mount_helper::Called;
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Small messages are most of what every role allocates, across threads; glibc's arenas grow and shrink by system calls under that load.
@@ -123,7 +123,7 @@ fn run(line: CommandLine) -> Result<ExitCode, Failure> {
             tracing::error!("{}", sentence(&error));
         }
         // Standard error may be the log, too: that of a mount in the background is.
-        let is_log = log.is_none() || !std::io::stderr().is_terminal();
+        let is_log = log.as_deref().is_none_or(logging::is_standard_error);
         Failure { error, is_told: is_log && format == Format::Json }
     })
 }

@@ -38,23 +38,30 @@ pub fn default_cluster() -> Result<PathBuf> {
 /// Refuses to keep a cluster's data on a mount of CairnFS: if it is the cluster's own, each waits for the other for ever.
 pub fn check_not_on_cairn(data: &Path) -> Result<()> {
     let existing = data.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let kind = existing.as_deref().and_then(|directory| file_system_of(&mounts, directory));
     anyhow::ensure!(
-        kind != Some("fuse.cairn"),
+        !existing.as_deref().is_some_and(is_on_cairn),
         "{} is on a mount of CairnFS, which cannot keep its own data: choose a directory on a local disk",
         data.display()
     );
     Ok(())
 }
 
-/// The type of the file system that a directory is on, from the lines of mountinfo: the innermost mount, and of several at one place the last.
-fn file_system_of<'m>(mounts: &'m str, directory: &Path) -> Option<&'m str> {
+/// Whether a path without symlinks and dots is on a mount of CairnFS.
+pub fn is_on_cairn(path: &Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // Mounted by root directly, it is a `fuse` from `cairn`; mounted by fusermount3, it has a type of its own.
+    matches!(file_system_of(&mounts, path), Some(("fuse.cairn", _) | ("fuse", "cairn")))
+}
+
+/// The type and the source of the file system that a directory is on, from the lines of mountinfo: the innermost mount, and of several at one place the last.
+fn file_system_of<'m>(mounts: &'m str, directory: &Path) -> Option<(&'m str, &'m str)> {
     let around = mounts.lines().filter_map(|line| {
-        let (place, kind) = (line.split(' ').nth(4)?, line.split(" - ").nth(1)?.split(' ').next()?);
+        let place = line.split(' ').nth(4)?;
+        let (kind, source) =
+            line.split(" - ").nth(1)?.split_once(' ').map(|(kind, rest)| (kind, rest.split(' ').next().unwrap_or_default()))?;
         // Blanks are written as octal numbers.
         let place = place.replace("\\040", " ");
-        directory.starts_with(&place).then_some((place.len(), kind))
+        directory.starts_with(&place).then_some((place.len(), (kind, source)))
     });
     around.max_by_key(|(length, _)| *length).map(|(_, kind)| kind)
 }
@@ -73,7 +80,7 @@ mod tests {
         let mounts = "22 1 8:1 / / rw - ext4 /dev/sda rw\n\
                       40 22 0:30 / /mnt/my\\040cairn rw,nosuid shared:1 - fuse.cairn cairn rw\n\
                       41 40 0:31 / /mnt/my\\040cairn/tmp rw - tmpfs none rw\n";
-        let kind = |directory: &str| file_system_of(mounts, Path::new(directory));
+        let kind = |directory: &str| file_system_of(mounts, Path::new(directory)).map(|(kind, _)| kind);
         assert_eq!(kind("/mnt/my cairn/data"), Some("fuse.cairn"));
         assert_eq!(kind("/mnt/my cairn/tmp/data"), Some("tmpfs"));
         assert_eq!(kind("/mnt/my cairns"), Some("ext4"));

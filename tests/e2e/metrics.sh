@@ -16,7 +16,7 @@ say "three roles, three pages"
 names=$(for role in master chunkserver-1 mount-1; do scrape $role; done | sed -n 's/^# TYPE \([^ ]*\) .*/\1/p' | sort -u)
 for role in master chunkserver-1 chunkserver-6 mount-1; do scrape "$role" | python3 "$PROJECT/tests/e2e/exposition.py" || fail "the page of $role"; done
 at_least master cairn_master_request_seconds_count 100
-scrape master | grep -q '^cairn_master_request_seconds_count{operation="create"} 10[01]$' || fail "$(scrape master | grep create)"
+scrape master | grep -q '^cairn_master_request_seconds_count{operation="create"} 10[2-9]$' || fail "$(scrape master | grep create)"
 scrape master | grep -q '^cairn_master_groups{pool="default",state="healthy"} 256$' || fail "$(scrape master | grep groups)"
 at_least master cairn_master_sessions 1
 at_least chunkserver-1 cairn_chunkserver_received_bytes_total 1000000
@@ -37,12 +37,7 @@ say "five flipped bytes are found and mended, and counted"
 damaged() { metric chunkserver-2 cairn_damaged_shards_repaired_total; }
 [ "$(damaged)" = 0 ] || fail "repaired too early"
 before=$(metric chunkserver-2 cairn_repaired_bytes_total)
-segment=$(ls -S "$cluster/chunkserver-2"/segments/* | head -n 1)
-# In as many shards: the first five MiB of a segment are full of shards of a MiB.
-for at in 200000 1300000 2400000 3500000 4600000; do
-  byte=$(od -An -tu1 -j "$at" -N 1 "$segment")
-  printf "\\$(printf %o $((255 - byte)))" | dd of="$segment" bs=1 seek="$at" conv=notrunc status=none
-done
+python3 "$PROJECT/tests/e2e/flip.py" 5 2 7 "$cluster/chunkserver-2"
 mended() { [ "$(damaged)" -ge 5 ]; }
 eventually 120 mended
 [ "$(damaged)" = 5 ] || fail "$(damaged) repaired"

@@ -12,7 +12,7 @@ run() { output=$("$@" 2>&1) || fail "exit $?: $*: $output"; }
 
 say "chunkserver list"
 run "$CAIRN" chunkserver list "${data[@]}"; has '^s1 .* serving'; [ "$(wc -l <<< "$output")" = 7 ] || fail "$output"
-run "$CAIRN" chunkserver list --json "${data[@]}"; jq -e 'length == 6 and .[0].state == "serving" and .[0].targets[0].shards > 0' <<< "$output" > /dev/null || fail "$output"
+run "$CAIRN" chunkserver list --json "${data[@]}"; jq -e 'length == 6 and all(.[]; .state == "serving" and (.targets | length) == 1)' <<< "$output" > /dev/null || fail "$output"
 
 say "what costs redundancy is shown, and wants --yes without a terminal"
 refuses 10 "Insist with --yes" "$CAIRN" chunkserver drain s1 "${data[@]}"
@@ -111,7 +111,7 @@ if [ "$(id -u)" = 0 ] && [ ! -e /sbin/mount.cairn ]; then
   ln -s "$CAIRN" /sbin/mount.cairn
   mkdir "$WORK/fstab"; address=$(cat "$cluster/master/address")
   mount -t cairn "$address:/dir" "$WORK/fstab" -o "noatime,_netdev,x-systemd.mount-timeout=9,identity=$cluster/master/operator,cache=32"
-  same "$WORK/big" "$WORK/fstab/big"; grep -q " $WORK/fstab fuse.cairn .*noatime" /proc/mounts || fail "$(grep fstab /proc/mounts)"
+  same "$WORK/big" "$WORK/fstab/big"; grep -q "^cairn $WORK/fstab fuse.*noatime" /proc/mounts || fail "$(grep fstab /proc/mounts)"
   umount "$WORK/fstab"; ! mountpoint -q "$WORK/fstab" || fail "still mounted"
   refuses 30 "does not exist" mount -t cairn "$address" "$WORK/missing" -o "identity=$cluster/master/operator"
   refuses 30 "mount option" mount -t cairn "$address" "$WORK/fstab" -o "identity=$cluster/master/operator,sideways"

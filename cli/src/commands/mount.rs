@@ -54,8 +54,10 @@ async fn serve(runtime: Runtime, options: Mount) -> Result<()> {
     settings.compaction_bytes_per_second = options.compaction_rate << 20;
     settings.access_times = mount_options.records_access();
     let fs = FileSystem::connect(runtime.clone(), settings).await?;
-    let _metrics = publish_metrics(&runtime, &fs, options.metrics.metrics)?;
-    let outcome = serve_mount(&runtime, &fs, remote.as_deref(), &directory, mount_options).await;
+    let outcome = match publish_metrics(&runtime, &fs, options.metrics.metrics) {
+        Ok(_published) => serve_mount(&runtime, &fs, remote.as_deref(), &directory, mount_options).await,
+        Err(error) => Err(error),
+    };
     let flushed = fs.shutdown().await;
     outcome?;
     flushed.context("some data could not be stored before the end")

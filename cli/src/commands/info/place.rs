@@ -1,6 +1,7 @@
 //! A path and the inode that it names.
 
 use crate::commands::link::Link;
+use crate::places::is_on_cairn;
 use anyhow::{Context, Result, bail};
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
@@ -62,32 +63,18 @@ async fn expect_attributes(link: &mut Link, shown: &str, request: MasterRequest)
 
 /// The inode of a path inside a mount: the kernel knows it by the same number.
 fn mounted(path: &Path) -> Result<Ino> {
-    let metadata = path.symlink_metadata().with_context(|| format!("cannot look at {}", path.display()))?;
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the table of mounts")?;
-    let device = format!("{}:{}", rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-    if !is_cairn(&mounts, &device) {
+    let cannot = || format!("cannot look at {}", path.display());
+    let metadata = path.symlink_metadata().with_context(cannot)?;
+    // The last name is not followed, wherever it leads.
+    let real = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            parent.canonicalize().with_context(cannot)?.join(name)
+        }
+        _ => path.canonicalize().with_context(cannot)?,
+    };
+    if !is_on_cairn(&real) {
         bail!("{} is not on a mount of CairnFS: give a path inside one, or {SCHEME}DIR/FILE", path.display());
     }
     Ok(Ino(metadata.ino()))
-}
-
-/// Whether a device of the table of mounts (`MAJOR:MINOR`) is one of ours.
-fn is_cairn(mountinfo: &str, device: &str) -> bool {
-    mountinfo.lines().any(|line| {
-        let is_device = line.split(' ').nth(2) == Some(device);
-        let kind = line.split_once(" - ").and_then(|(_, rest)| rest.split(' ').next());
-        is_device && kind == Some("fuse.cairn")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_cairn;
-
-    #[test]
-    fn mounts_of_ours_are_told_by_their_type() {
-        let table = "24 1 0:22 / /proc rw - proc proc rw\n99 1 0:51 / /mnt/a rw,nosuid shared:7 - fuse.cairn cairn rw,user_id=0\n";
-        assert!(is_cairn(table, "0:51"));
-        assert!(!is_cairn(table, "0:22") && !is_cairn(table, "0:5"));
-    }
 }

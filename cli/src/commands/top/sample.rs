@@ -4,7 +4,7 @@ use crate::commands::repair::{Repair, Scrub};
 use cairn_common::ids::{ServerId, SessionId};
 use cairn_common::metrics::Latencies;
 use cairn_common::wire::load::{Load, LoadReport};
-use cairn_common::wire::master::Status;
+use cairn_common::wire::master::{SessionStatus, Status};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -83,7 +83,9 @@ impl View {
 
     /// Whether there are two words of everybody who is there.
     pub fn is_complete(&self) -> bool {
-        self.words.values().all(|words| words.before.is_some())
+        let here = self.status.iter().flat_map(|status| &status.sessions).filter(|session| session.address.is_some());
+        let has_told = |session: &SessionStatus| self.words.contains_key(&Teller::Session(session.id));
+        here.into_iter().all(has_told) && self.words.values().all(|words| words.before.is_some())
     }
 
     pub fn activity(&self, teller: Teller) -> Option<Activity> {
