@@ -1,3 +1,4 @@
+# Mostly waits: for the end of a session whose mount has died.
 # flock and fcntl between two mounts: who gets what, who waits, and what ends it; through a restart of the master and the death of a mount.
 source "$PROJECT/tests/e2e/lib.sh"
 second=$WORK/second
