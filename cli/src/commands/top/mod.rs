@@ -31,7 +31,7 @@ pub fn run(options: Top) -> Result<()> {
     }
     super::in_role("top", move |runtime| async move {
         let mut link = Link::new(&runtime, options.operator.membership(&runtime).await?)?;
-        let mut view = View::default();
+        let mut view = View::new(options.once);
         view.take(look(&mut link).await?);
         let outcome = if options.once {
             once(&runtime, &mut link, view, options.width).await

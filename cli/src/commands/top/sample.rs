@@ -33,6 +33,8 @@ struct Words {
 #[derive(Default)]
 pub struct View {
     words: BTreeMap<Teller, Words>,
+    /// Rates are since the first look, rather than since the last.
+    is_since_first: bool,
     pub status: Option<Status>,
     /// Why the last look failed.
     pub trouble: Option<String>,
@@ -63,6 +65,10 @@ impl Percentiles {
 }
 
 impl View {
+    pub fn new(is_since_first: bool) -> Self {
+        Self { is_since_first, ..Self::default() }
+    }
+
     pub fn take(&mut self, sample: Sample) {
         let Sample { status, loads } = sample;
         let master = std::iter::once((Teller::Master, loads.master));
@@ -74,6 +80,7 @@ impl View {
             let next = match known {
                 None => Words { before: None, now },
                 Some(known) if known.now.at_ms == now.at_ms => known,
+                Some(Words { before: Some(before), .. }) if self.is_since_first => Words { before: Some(before), now },
                 Some(known) => Words { before: Some(known.now), now },
             };
             words.insert(teller, next);
@@ -186,6 +193,13 @@ pub mod tests {
         let half = after.reads.half.unwrap();
         assert!(half > Duration::from_micros(512) && half <= Duration::from_micros(1024), "{half:?}");
         assert_eq!(say(12), Some(after));
+        view.is_since_first = true;
+        let mut say = |seconds| {
+            let loads = LoadReport { servers: vec![(ServerId(1), load(seconds))], ..LoadReport::default() };
+            view.take(Sample { status: status(), loads });
+            view.activity(teller)
+        };
+        assert_eq!(say(15).unwrap().operations, 100.0, "since 10 s");
         // It was started anew.
         assert_eq!(say(1).unwrap().operations, 100.0);
     }
