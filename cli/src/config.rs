@@ -22,6 +22,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Names the file instead of the usual one.
@@ -95,7 +96,11 @@ impl Config {
             return Ok(Self::default());
         };
         let disk: &dyn Disk = &RealDisk;
-        let exists = disk.exists(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+        let exists = match disk.exists(&path) {
+            // Whose home may not be looked into is not who lives there: `setpriv`, `sudo -u`, a service.
+            Err(error) if named.is_none() && error.kind() == ErrorKind::PermissionDenied => false,
+            found => found.with_context(|| format!("cannot look at {}", path.display()))?,
+        };
         if !exists {
             return match (named, wanted) {
                 (Some(_), _) => bail!("{}, which ${FILE_VARIABLE} names, does not exist", path.display()),

@@ -3,7 +3,9 @@ source "$PROJECT/tests/e2e/lib.sh"
 export MASTER_OPTIONS="--metrics 0" CHUNKSERVER_OPTIONS="--metrics 0 --scrub-rate 40" MOUNT_OPTIONS="--metrics 0"
 cluster_up
 page_of() { sed -n 's|.*metrics are at \(http://[^ ]*\).*|\1|p' "$cluster/run/$1.log" | tail -n 1; }
-scrape() { curl -sS --fail --max-time 5 "$(page_of "$1")"; }
+# As a whole: a reader that leaves early would look like an error.
+scrape() { local page; page=$(curl -sS --fail --max-time 5 "$(page_of "$1")"); printf '%s\n' "$page"; }
+says() { local page; page=$(scrape "$1"); grep -q "$2" <<< "$page" || fail "$1 has no $2: $(grep "$3" <<< "$page")"; }
 metric() { scrape "$1" | python3 "$PROJECT/tests/e2e/exposition.py" "$2"; } # NAME METRIC: the sum of its samples
 at_least() { [ "$(metric "$1" "$2")" -ge "$3" ] || fail "$1: $2 is $(metric "$1" "$2") and not at least $3"; }
 
@@ -16,8 +18,8 @@ say "three roles, three pages"
 names=$(for role in master chunkserver-1 mount-1; do scrape $role; done | sed -n 's/^# TYPE \([^ ]*\) .*/\1/p' | sort -u)
 for role in master chunkserver-1 chunkserver-6 mount-1; do scrape "$role" | python3 "$PROJECT/tests/e2e/exposition.py" || fail "the page of $role"; done
 at_least master cairn_master_request_seconds_count 100
-scrape master | grep -q '^cairn_master_request_seconds_count{operation="create"} 10[2-9]$' || fail "$(scrape master | grep create)"
-scrape master | grep -q '^cairn_master_groups{pool="default",state="healthy"} 256$' || fail "$(scrape master | grep groups)"
+says master '^cairn_master_request_seconds_count{operation="create"} 10[2-9]$' create
+says master '^cairn_master_groups{pool="default",state="healthy"} 256$' groups
 at_least master cairn_master_sessions 1
 at_least chunkserver-1 cairn_chunkserver_received_bytes_total 1000000
 at_least mount-1 cairn_client_read_bytes_total 30000000
@@ -51,7 +53,7 @@ say "strangers get little"
 page=$(page_of master)
 [ "$(curl -s -o /dev/null -w '%{http_code}' "${page%metrics}secrets")" = 404 ] || fail "another path"
 [ "$(curl -s -o /dev/null -w '%{http_code}' -X POST -d x "$page")" = 405 ] || fail "another method"
-curl -sS -I "$page" | grep -q '^Content-Type: text/plain; version=0.0.4' || fail "the type"
+grep -q '^Content-Type: text/plain; version=0.0.4' <<< "$(curl -sS -I "$page")" || fail "the type"
 port=${page#http://127.0.0.1:}; port=${port%/metrics}
 for _ in $(seq 20); do sleep 30 < /dev/null > "/dev/tcp/127.0.0.1/$port" & pids+=" $!"; done
 # Who says nothing is sent away after five seconds, and others are served then.
