@@ -12,7 +12,8 @@ command_of() {
     procps) echo pgrep ;;
     e2fsprogs) echo mkfs.ext4 ;;
     acl) echo setfacl ;;
-    postgresql) echo psql ;;
+    # Debian keeps the server out of the path.
+    postgresql) echo /usr/lib/postgresql/*/bin/postgres ;;
     *) echo "$1" ;;
   esac
 }
