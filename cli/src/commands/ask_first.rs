@@ -12,13 +12,18 @@ pub fn go_on(preview: &str, is_insisted: bool) -> Result<bool> {
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         bail!("{preview}. Insist with --yes");
     }
-    eprint!("{preview}.\nGo on? [y/N] ");
-    std::io::stderr().flush().context("cannot ask")?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
-    let goes_on = matches!(answer.trim().to_lowercase().as_str(), "y" | "yes");
+    let goes_on = ask(&format!("{preview}.\nGo on?"))?;
     if !goes_on {
         eprintln!("Nothing was changed.");
     }
     Ok(goes_on)
+}
+
+/// Asks on the terminal, and waits for the answer; anything but yes is no.
+pub fn ask(question: &str) -> Result<bool> {
+    eprint!("{question} [y/N] ");
+    std::io::stderr().flush().context("cannot ask on the terminal")?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }

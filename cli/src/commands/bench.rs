@@ -1,8 +1,8 @@
 //! `cairn bench`: how fast a directory is, big files, small files and metadata, with several threads. Meant for a mount, works on any directory.
 
-use super::status::human;
 use crate::arguments::Bench;
 use anyhow::{Context, Result, bail};
+use cairn_objects::size::human;
 use cairn_runtime::Runtime;
 use cairn_runtime::clock::Moment;
 use rustix::fs::{Advice, fadvise};

@@ -1,11 +1,12 @@
 //! `cairn pool list` and `show`
 
-use super::status::{PoolReport, human};
+use super::status::PoolReport;
 use crate::arguments::{Operator, PoolAction};
 use anyhow::{Context, Result};
 use cairn_common::ids::TargetId;
 use cairn_common::map::{Pool, TargetState};
 use cairn_common::wire::master::Status;
+use cairn_objects::size::human;
 use serde::Serialize;
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! What the servers' reports say of healing: how much is left, how fast it goes, and when all will be whole again.
 
-use super::status::human;
 use cairn_common::wire::chunkserver::{Healing, TargetStatus};
 use cairn_common::wire::master::Status;
+use cairn_objects::size::human;
 use serde::Serialize;
 
 /// Over all chunkservers. Counts of work done are since the servers started.

@@ -1,7 +1,7 @@
 //! `cairn chunkserver list`, `drain`, `undrain` and `remove`
 
 use super::ask_first::go_on;
-use super::status::{ServerReport, human};
+use super::status::ServerReport;
 use crate::arguments::{ChunkserverAction, ChunkserverChange, ChunkserverList, Operator};
 use crate::commands::token::operator;
 use crate::identity::{Membership, ask};
@@ -10,6 +10,7 @@ use cairn_common::ids::{ServerId, TargetId};
 use cairn_common::map::{Slot, Target, TargetState};
 use cairn_common::wire::chunkserver::TargetStatus;
 use cairn_common::wire::master::{MasterError, MasterReply, MasterRequest, ServerChange, Status};
+use cairn_objects::size::human;
 use cairn_runtime::Runtime;
 
 pub fn run(action: ChunkserverAction) -> Result<()> {

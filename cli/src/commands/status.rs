@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use cairn_common::map::{GroupHealth, Pool, Target, TargetState};
 use cairn_common::wire::chunkserver::{TargetHealth, TargetStatus};
 use cairn_common::wire::master::{CompactionStatus, MasterReply, MasterRequest, ServerStatus, SessionStatus, Status as ClusterStatus};
+use cairn_objects::size::human;
 use cairn_runtime::Runtime;
 use data_encoding::HEXLOWER;
 use serde::Serialize;
@@ -320,18 +321,6 @@ impl SessionReport {
     }
 }
 
-/// Bytes for people: 1.5 GiB.
-pub fn human(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -343,10 +332,5 @@ mod tests {
         let expected = "compaction: 2 fragmented parts of files and 3 mostly dead chunks wait to be rewritten by mounts; 1.0 GiB rewritten \
                         since the master started";
         assert_eq!(Compaction { windows_waiting: 2, chunks_waiting: 3, ..idle }.sentence().as_deref(), Some(expected));
-    }
-
-    #[test]
-    fn sizes_are_readable() {
-        assert_eq!([human(0), human(1023), human(1536), human(5 << 30)], ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
     }
 }

@@ -1,9 +1,9 @@
 //! What was found, for people and for machines.
 
 use super::Wanted;
-use crate::commands::status::human;
 use cairn_common::ids::ChunkId;
 use cairn_common::wire::check::{Fate, Finding};
+use cairn_objects::size::human;
 use serde::Serialize;
 use std::fmt::Write;
 

@@ -3,10 +3,10 @@
 use super::place::Place;
 use super::survey::{Chunk, Shard, Survey};
 use crate::commands::layout::Sight;
-use crate::commands::status::human;
 use cairn_common::attributes::FileKind;
 use cairn_common::ids::TargetId;
 use cairn_common::map::ClusterMap;
+use cairn_objects::size::human;
 use data_encoding::HEXLOWER;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,9 +1,10 @@
 //! How it is shown. Pure.
 
 use super::sample::{Activity, Percentiles, Teller, View};
-use crate::commands::status::{Report, human};
+use crate::commands::status::Report;
 use anyhow::Result;
 use cairn_common::wire::master::Status;
+use cairn_objects::size::human;
 use ratatui::backend::TestBackend;
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style};
