@@ -205,11 +205,27 @@ fn with_defaults(mut command: Command, values: &[(&'static Setting, &String)], d
     names.iter().fold(command, |command, name| command.mut_subcommand(name, |inner| with_defaults(inner, values, depth + 1)))
 }
 
+/// Who names the master's directory means that master, whatever the environment says of another one.
+fn grammar_for(command: Command, words: &[OsString]) -> Command {
+    let names_master = words.iter().any(|word| word.to_str().is_some_and(|word| word == "--data" || word.starts_with("--data=")));
+    if names_master { without_environment(command) } else { command }
+}
+
+fn without_environment(command: Command) -> Command {
+    let has = |command: &Command, id: &str| command.get_arguments().any(|argument| argument.get_id() == id);
+    let may_name_master = has(&command, "data") && has(&command, "identity");
+    let strangers = ["master", "token", "identity"].into_iter().filter(|id| may_name_master && has(&command, id)).collect::<Vec<_>>();
+    let command = strangers.into_iter().fold(command, |command, id| command.mut_arg(id, |argument| argument.env(None::<&'static str>)));
+    let names: Vec<String> = command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+    names.iter().fold(command, |command, name| command.mut_subcommand(name, without_environment))
+}
+
 /// The arguments and the profile that goes with them.
 pub fn parse<T: clap::FromArgMatches + clap::CommandFactory>(words: &[OsString]) -> Result<(T, Config, ArgMatches)> {
-    let said = T::command().get_matches_from(words);
+    let grammar = || grammar_for(T::command(), words);
+    let said = grammar().get_matches_from(words);
     let config = Config::load(said.get_one::<String>("profile").map(String::as_str))?;
-    let matches = if config.is_empty() { said } else { config.apply(T::command(), &said).get_matches_from(words) };
+    let matches = if config.is_empty() { said } else { config.apply(grammar(), &said).get_matches_from(words) };
     let arguments = T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     Ok((arguments, config, matches))
 }
@@ -227,6 +243,7 @@ mod tests {
     use super::{Config, Origin};
     use crate::arguments::{Arguments, Command as Wanted};
     use clap::{CommandFactory, FromArgMatches};
+    use std::ffi::OsString;
     use std::path::PathBuf;
 
     const FILE: &str = r#"
@@ -271,6 +288,21 @@ mod tests {
         let matches = config(Some("work")).apply(Arguments::command(), &said).get_matches_from(words);
         let Wanted::Status(status) = Arguments::from_arg_matches(&matches).unwrap().command else { panic!("status") };
         assert_eq!((status.access.master.is_none(), status.access.identity), (true, None));
+    }
+
+    #[test]
+    fn nor_does_the_environment_count_then() {
+        let heeds_environment = |words: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            let grammar = super::grammar_for(Arguments::command(), &words);
+            let command = words[1..].iter().filter_map(|word| word.to_str()).take_while(|word| !word.starts_with('-'));
+            let command = command.fold(&grammar, |command, name| command.find_subcommand(name).expect(name));
+            command.get_arguments().any(|argument| argument.get_env().is_some_and(|name| name != "CAIRN_PROFILE"))
+        };
+        assert!(heeds_environment(&["cairn", "status"]) && heeds_environment(&["cairn", "session", "list"]));
+        assert!(!heeds_environment(&["cairn", "status", "--data", "/d"]));
+        assert!(!heeds_environment(&["cairn", "session", "list", "--data=/d"]));
+        assert!(heeds_environment(&["cairn", "chunkserver", "--data", "/d"]), "it joins the master that the environment names");
     }
 
     #[test]
