@@ -132,7 +132,7 @@ class Foreground:
 
 def rebuild(work, size_mib):
     """One of eight servers dies with its disk while fio reads and writes."""
-    system = Cairn(work, chunkservers=8, master_options=f"--dead-after {DEAD_AFTER}s")
+    system = Cairn(work, chunkservers=8, master_options=f"--dead-after {DEAD_AFTER}s", chunkserver_options=os.environ.get("CHUNKSERVER_OPTIONS", ""))
     try:
         lay(system, size_mib)
         # The first one finds everything cold.
