@@ -200,35 +200,23 @@ impl Link {
 
     /// A request that names the session, whichever it is by then. It must do no harm when done twice.
     pub async fn ask_in_session(&self, make: impl Fn(SessionId) -> MasterRequest + Send) -> Result<MasterReply, AskError> {
-        let deadline = self.deadline();
-        let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
-        loop {
-            let line = self.line(deadline).await?;
-            match self.try_once(&line, &make(line.session.id)).await {
-                Ok(reply) => return Ok(reply),
-                Err(TryError::Refused(MasterError::NoSuchSession(_))) => line.fail(LineFailure::SessionGone),
-                Err(TryError::Refused(MasterError::Unavailable(reason))) => tracing::debug!("the master asks to come again: {reason}"),
-                Err(TryError::NoAnswer) => {}
-                Err(TryError::Refused(error)) => return Err(AskError::Refused(error)),
-                Err(TryError::Unsendable(reason)) => return Err(AskError::Unsendable(reason)),
-                Err(TryError::Garbled(reason)) => return Err(AskError::Garbled(reason)),
-            }
-            self.counts.master_retries.add(1);
-            let pause = self.runtime.sleep(backoff.pause());
-            self.until(deadline, pause).await?;
-        }
+        self.ask_while(move |session| Some(make(session))).await
     }
 
     /// A request that only one session can make, sent until it is answered; `Unknown` once that session is gone.
     pub(super) async fn ask_of_session(&self, session: &Session, make: impl Fn() -> MasterRequest + Send) -> Result<MasterReply, AskError> {
+        let id = session.id;
+        self.ask_while(move |present| (present == id).then(&make)).await
+    }
+
+    /// Asks until there is an answer, or until `make` has nothing to ask in the present session.
+    async fn ask_while(&self, make: impl Fn(SessionId) -> Option<MasterRequest> + Send) -> Result<MasterReply, AskError> {
         let deadline = self.deadline();
         let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
         loop {
             let line = self.line(deadline).await?;
-            if line.session.id != session.id {
-                return Err(AskError::Unknown);
-            }
-            match self.try_once(&line, &make()).await {
+            let request = make(line.session.id).ok_or(AskError::Unknown)?;
+            match self.try_once(&line, &request).await {
                 Ok(reply) => return Ok(reply),
                 Err(TryError::Refused(MasterError::NoSuchSession(_))) => line.fail(LineFailure::SessionGone),
                 Err(TryError::Refused(MasterError::Unavailable(reason))) => tracing::debug!("the master asks to come again: {reason}"),
