@@ -147,6 +147,9 @@ pub struct Master {
     /// How long a chunkserver may be silent before its data is rebuilt elsewhere: 30s, 10m. At least 5 s.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration_seconds)]
     pub dead_after: u64,
+    /// How long a client may take to give back a lease that others need before it is fenced: 2s, 10s. At least 2 s.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration_seconds)]
+    pub fencing_time: u64,
     /// How long chunks that no file uses any more are kept: 2m to 15m. Counts at the first start alone.
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration_seconds)]
     pub deletion_grace: u64,

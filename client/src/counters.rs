@@ -43,6 +43,12 @@ counts! {
     master_retries,
     /// Connections made to the master.
     master_connects,
+    /// Sessions that the master has ended.
+    sessions_lost,
+    /// Leases that the master has recalled.
+    recalls,
+    /// Files of which written data was dropped, for others have changed them after the session was lost.
+    files_fenced,
     /// Requests sent to chunkservers.
     chunkserver_requests,
     /// Requests that no chunkserver answered.

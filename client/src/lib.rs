@@ -24,6 +24,7 @@ pub mod ports;
 pub mod settings;
 pub mod targets;
 
+pub use cache::Telling;
 pub use counters::Counters;
 pub use filesystem::{AllocateMode, FileSystem, Handle, OpenFlags, Opened, SeekTarget};
 pub use link::StartError;

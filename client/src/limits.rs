@@ -34,6 +34,8 @@ pub const SLOW_TARGET_PAUSE: Duration = Duration::from_secs(1);
 pub const ATTRIBUTES_CACHED_MAX: usize = 65_536;
 /// Names (of files that are there or not) that are remembered.
 pub const ENTRIES_CACHED_MAX: usize = 65_536;
+/// Entries of whole listings that are remembered.
+pub const LISTED_ENTRIES_MAX: usize = 65_536;
 /// Closed files of which is known that what is cached of them was right when they were closed.
 pub const KNOWN_VERSIONS_MAX: usize = 65_536;
 /// Locks that wait at the master at a time: it carries out a few hundred calls of a client at once, and others must have their turn. What is beyond
@@ -43,6 +45,23 @@ pub const LOCK_WAITS_MAX: usize = 64;
 pub const ACCESSES_TOLD_INTERVAL: Duration = Duration::from_secs(5);
 /// Inodes of which is known that they were read and the master has not been told; what is read beyond that keeps its old time.
 pub const ACCESSES_NOTED_MAX: usize = 65_536;
+/// How long the kernel may believe names without asking us. A recall of the directory waits for so long: it can't be told to forget them, for
+/// that would wait for whoever changes the directory at the time, and so perhaps for another client that waits for us.
+pub const KERNEL_NAMES_TTL: Duration = Duration::from_millis(100);
+/// How long the kernel may believe attributes of a file that is being written here, which commits change behind its back.
+pub const KERNEL_MOVING_TTL: Duration = Duration::from_secs(1);
+/// A directory that was recalled while the kernel believed names of it: so long it is told none. So who works in it with others waits once.
+pub const CONTENDED_PAUSE: Duration = Duration::from_secs(10);
+/// Directories of which this is remembered.
+pub const CONTENDED_MAX: usize = 4096;
+/// How long a recall waits for the kernel to let go of the pages of a file. It may be held up by a write that itself waits for the lease; then the
+/// attributes, which it has forgotten at once, make it look at its pages again before it uses them.
+pub const KERNEL_PAGES_LIMIT: Duration = Duration::from_millis(250);
+/// A lease that recalls overtake again and again: pauses between tries.
+pub const LEASE_PAUSE_MIN: Duration = Duration::from_millis(1);
+pub const LEASE_PAUSE_MAX: Duration = Duration::from_millis(50);
+/// The session is renewed so many times within the time for which leases are good.
+pub const RENEWALS_PER_LEASE: u32 = 3;
 /// How old the answer to statfs may be.
 pub const USAGE_TTL: Duration = Duration::from_secs(1);
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
 use cairn_common::extent::{ExtentPage, NewChunk};
-use cairn_common::ids::{Ino, MapEpoch, TargetId};
+use cairn_common::ids::{Ino, MapEpoch, SessionId, TargetId};
 use cairn_common::map::ClusterMap;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::{ChunkserverError, ChunkserverReply, ChunkserverRequest};
@@ -20,6 +20,9 @@ pub enum CommitError {
     /// The map moved, or the tickets are too old: put the chunks again under the present map, then commit again.
     #[error("the chunks must be put again")]
     PutAgain,
+    /// The session under which the data was held back is gone. Whether the commit was done is unknown.
+    #[error("the session is gone")]
+    SessionGone,
     /// It can't succeed.
     #[error("{0}")]
     Fs(#[from] FsError),
@@ -29,13 +32,18 @@ pub enum CommitError {
 pub trait Metadata: Send + Sync {
     /// The extents of `offset..end`, all pages gathered up to a sane bound (see `ExtentPage::more_from`).
     fn extents(&self, ino: Ino, offset: u64, end: u64) -> BoxFuture<'_, Result<ExtentPage, FsError>>;
-    /// Publishes data, exactly once. With `durable`, it is in the master's synced log when this returns.
+    /// Publishes data that was held back in `session`, exactly once. With `durable`, it is in the master's synced log when this returns.
     fn commit(
         &self,
         files: Vec<FileCommit>,
         chunks: Vec<NewChunk>,
         durable: bool,
+        session: SessionId,
     ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>>;
+    /// The present session.
+    fn session(&self) -> BoxFuture<'_, Result<SessionId, FsError>>;
+    /// Takes a write lease of a file; in which session, and the version in which the file was found then.
+    fn reclaim(&self, ino: Ino) -> BoxFuture<'_, Result<(SessionId, u64), FsError>>;
     /// Something to rewrite, if there is anything. `done`: what was given before is published.
     fn compaction_work(&self, done: bool) -> BoxFuture<'_, Result<Option<CompactionWork>, FsError>>;
     /// Publishes a rewrite; how many bytes were still as they had been read, and are elsewhere now.
@@ -44,6 +52,15 @@ pub trait Metadata: Send + Sync {
     fn sync_log(&self) -> BoxFuture<'_, Result<(), FsError>>;
     /// The ticket for puts: the newest time of the master that we know.
     fn ticket(&self) -> Timestamp;
+}
+
+/// What the kernel of this machine believes of files, if they are mounted.
+pub trait KernelCache: Send + Sync {
+    /// It forgets the attributes of an inode. Never waits for anybody.
+    fn forget_attributes(&self, ino: Ino);
+    /// It also forgets the pages of a file, and writes those back first that were changed there: by writes that take no lease. Waits for reads and writes
+    /// that are under way.
+    fn forget_pages(&self, ino: Ino) -> BoxFuture<'static, ()>;
 }
 
 /// Why a chunkserver did not do what was asked.

@@ -18,9 +18,6 @@ pub struct Settings {
     pub master_wait: Duration,
     /// How long `FileSystem::connect` tries before it says that there is no master. Default 10 seconds.
     pub connect_limit: Duration,
-    /// How long attributes and directory entries are believed without asking the master again. Default 1 second; longer is
-    /// faster and shows other machines' changes later. Zero asks every time.
-    pub attribute_ttl: Duration,
     /// Written data kept in memory, over all files. Default 256 MiB.
     pub write_buffer_bytes: usize,
     /// Verified file content kept in memory. Default 256 MiB.
@@ -45,7 +42,6 @@ impl Settings {
             description: String::new(),
             master_wait: Duration::from_secs(600),
             connect_limit: Duration::from_secs(10),
-            attribute_ttl: Duration::from_secs(1),
             write_buffer_bytes: 256 << 20,
             block_cache_bytes: 256 << 20,
             readahead_bytes: 16 << 20,

@@ -70,6 +70,12 @@ pub const LOCK_TURN: Duration = Duration::from_secs(2);
 pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How often a client renews its session when nothing else is sent.
 pub const SESSION_RENEW_INTERVAL: Duration = Duration::from_secs(5);
+/// A client that gives back no lease for so long, when asked to, is fenced: its session ends. A setting of the master.
+pub const FENCING_TIME: Duration = Duration::from_secs(10);
+/// Leases of one session. The master takes the oldest back when there are more.
+pub const SESSION_LEASES_MAX: usize = 131_072;
+/// Leases named in one recall.
+pub const RECALLED_LEASES_MAX: usize = 1024;
 /// How often a chunkserver reports to the master.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// A chunkserver silent for this long is suspect: new writes avoid it.
@@ -85,6 +91,17 @@ pub const DELETION_GRACE: Duration = Duration::from_secs(15 * 60);
 pub const DELETION_GRACE_MIN: Duration = Duration::from_secs(120);
 /// What the master answers without waiting for a stable disk is on one within this time.
 pub const LOG_SYNC_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long a client may believe in its leases without an answer of the master: the rest of the fencing time is for clocks that run
+/// at different speeds, and for answers under way.
+pub const fn lease_time(fencing: Duration) -> Duration {
+    Duration::from_millis(fencing.as_millis() as u64 * 6 / 10)
+}
+
+/// How long after it last heard a client the master must wait before it lets others do what a lease of that client forbids.
+pub const fn lease_end(fencing: Duration) -> Duration {
+    Duration::from_millis(fencing.as_millis() as u64 * 8 / 10)
+}
 
 const _: () = {
     assert!(SHARD_BYTES_MAX.is_multiple_of(BLOCK_BYTES));

@@ -102,6 +102,13 @@ bugs! {
     StaleExtents, "stale-extents";
     /// an error of a flush is not told
     FlushErrorSwallowed, "flush-error-swallowed";
+
+    /// a lease is given back before what it allowed to believe is forgotten
+    RecallAnsweredFirst, "recall-answered-first";
+    /// a lease is believed although its recall has overtaken it
+    OvertakenGrantBelieved, "overtaken-grant-believed";
+    /// after a restart of the master nobody is waited for
+    RecoveryNotAwaited, "recovery-not-awaited";
 }
 
 /// Whether a bug is in.

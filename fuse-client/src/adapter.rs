@@ -11,6 +11,7 @@ use crate::errno::errno;
 use crate::kernel::Kernel;
 use crate::lock_call;
 use bytes::Bytes;
+use cairn_client::ports::KernelCache;
 use cairn_client::{AllocateMode, FileSystem, Handle, OpenFlags, Opened, Operation, SeekTarget};
 use cairn_common::acl;
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, Owner};
@@ -100,8 +101,8 @@ trait Answer<T>: FnOnce(&FileSystem, Result<T, FsError>) + Send + 'static {}
 
 impl<T, A: FnOnce(&FileSystem, Result<T, FsError>) + Send + 'static> Answer<T> for A {}
 
-fn entry_answer(reply: ReplyEntry) -> impl Answer<Attributes> {
-    move |fs: &FileSystem, result| reply_entry(fs, reply, result)
+fn entry_answer(reply: ReplyEntry, parent: Ino) -> impl Answer<Attributes> {
+    move |fs: &FileSystem, result| reply_entry(fs, reply, parent, result)
 }
 
 fn empty_answer(reply: ReplyEmpty) -> impl Answer<()> {
@@ -111,16 +112,22 @@ fn empty_answer(reply: ReplyEmpty) -> impl Answer<()> {
     }
 }
 
-fn reply_entry(fs: &FileSystem, reply: ReplyEntry, result: Result<Attributes, FsError>) {
+fn reply_entry(fs: &FileSystem, reply: ReplyEntry, parent: Ino, result: Result<Attributes, FsError>) {
     match result {
-        Ok(attributes) => reply.entry(&fs.validity(attributes.ino), &file_attr(&attributes), GENERATION),
+        Ok(attributes) => {
+            let (name, inode) = (fs.telling_names(parent), fs.telling_attributes(&attributes));
+            reply.entry_with_ttls(&inode.ttl, &name.ttl, &file_attr(&attributes), GENERATION);
+        }
         Err(error) => reply.error(errno(error)),
     }
 }
 
 fn reply_attr(fs: &FileSystem, reply: ReplyAttr, result: Result<Attributes, FsError>, number: INodeNo) {
     match result {
-        Ok(attributes) => reply.attr(&fs.validity(attributes.ino), &fuser::FileAttr { ino: number, ..file_attr(&attributes) }),
+        Ok(attributes) => {
+            let telling = fs.telling_attributes(&attributes);
+            reply.attr(&telling.ttl, &fuser::FileAttr { ino: number, ..file_attr(&attributes) });
+        }
         Err(error) => reply.error(errno(error)),
     }
 }
@@ -239,11 +246,11 @@ impl Filesystem for Adapter {
         }
         let begun = self.runtime.now();
         if let Some(result) = self.fs.try_lookup(parent, name.as_bytes()) {
-            reply_entry(&self.fs, reply, result);
+            reply_entry(&self.fs, reply, parent, result);
             return self.note(Operation::Lookup, begun);
         }
         let name = name_of(name);
-        self.start("lookup", self.question(request), move |fs| async move { fs.lookup(parent, &name).await }, entry_answer(reply));
+        self.start("lookup", self.question(request), move |fs| async move { fs.lookup(parent, &name).await }, entry_answer(reply, parent));
     }
 
     fn getattr(&self, request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
@@ -318,7 +325,7 @@ impl Filesystem for Adapter {
             "mknod",
             self.change(request),
             move |fs| async move { fs.create(parent, &name, inode, false).await },
-            entry_answer(reply),
+            entry_answer(reply, parent),
         );
     }
 
@@ -329,7 +336,7 @@ impl Filesystem for Adapter {
             "mkdir",
             self.change(request),
             move |fs| async move { fs.create(parent, &name, inode, false).await },
-            entry_answer(reply),
+            entry_answer(reply, parent),
         );
     }
 
@@ -340,13 +347,13 @@ impl Filesystem for Adapter {
             "symlink",
             self.change(request),
             move |fs| async move { fs.create(parent, &name, inode, false).await },
-            entry_answer(reply),
+            entry_answer(reply, parent),
         );
     }
 
     fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (ino, parent, name) = (self.ino(ino), self.ino(parent), name_of(name));
-        self.start("link", self.change(request), move |fs| async move { fs.link(ino, parent, &name).await }, entry_answer(reply));
+        self.start("link", self.change(request), move |fs| async move { fs.link(ino, parent, &name).await }, entry_answer(reply, parent));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -392,8 +399,9 @@ impl Filesystem for Adapter {
         let flags = open_flags(fuser::OpenFlags(flags));
         let answer = move |fs: &FileSystem, result: Result<(Attributes, Opened), FsError>| match result {
             Ok((attributes, opened)) => {
-                let (handle, validity) = (FileHandle(opened.handle.0), fs.validity(attributes.ino));
-                reply.created(&validity, &file_attr(&attributes), GENERATION, handle, fopen_flags(&opened));
+                let (name, inode) = (fs.telling_names(parent), fs.telling_attributes(&attributes));
+                let handle = FileHandle(opened.handle.0);
+                reply.created(&name.ttl.min(inode.ttl), &file_attr(&attributes), GENERATION, handle, fopen_flags(&opened));
             }
             Err(error) => reply.error(errno(error)),
         };
@@ -415,7 +423,7 @@ impl Filesystem for Adapter {
         let work = move |fs: FileSystem| async move {
             if clears_set_id && fs.clear_set_id(ino).await? {
                 // The answer to an open carries no attributes.
-                kernel.forget_attributes(number);
+                kernel.forget_attributes(ino);
             }
             fs.open(ino, flags).await
         };
@@ -429,7 +437,7 @@ impl Filesystem for Adapter {
     fn read(
         &self,
         request: &Request,
-        _ino: INodeNo,
+        number: INodeNo,
         handle: FileHandle,
         offset: u64,
         size: u32,
@@ -448,7 +456,16 @@ impl Filesystem for Adapter {
             return self.note(Operation::Read, begun);
         }
         let work = move |fs: FileSystem| async move { fs.read(handle, offset, size as usize).await };
-        self.start("read", self.question(request), work, move |_: &FileSystem, result| answer(result));
+        let (ino, kernel, runtime) = (self.ino(number), self.kernel.clone(), self.runtime.clone());
+        let answer = move |fs: &FileSystem, result: Result<Bytes, FsError>| {
+            let is_content = result.is_ok();
+            answer(result);
+            // Nobody would tell the kernel to forget what came without a lease.
+            if is_content && !fs.is_leased(ino) {
+                runtime.spawn("forget pages", kernel.forget_pages(ino));
+            }
+        };
+        self.start("read", self.question(request), work, answer);
     }
 
     fn write(
@@ -470,8 +487,12 @@ impl Filesystem for Adapter {
         };
         let ino = self.ino(number);
         let clears_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) && self.fs.may_have_set_id(ino);
+        let is_write_back = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let begun = self.runtime.now();
-        if !clears_set_id && let Some(result) = self.fs.try_write(handle, offset, data) {
+        if !clears_set_id
+            && !is_write_back
+            && let Some(result) = self.fs.try_write(handle, offset, data)
+        {
             answer(result);
             return self.note(Operation::Write, begun);
         }
@@ -480,7 +501,7 @@ impl Filesystem for Adapter {
             if clears_set_id {
                 fs.clear_set_id(ino).await?;
             }
-            fs.write(handle, offset, &data).await
+            if is_write_back { fs.write_back(handle, offset, &data).await } else { fs.write(handle, offset, &data).await }
         };
         self.start("write", self.change(request), work, move |_: &FileSystem, result| answer(result));
     }
@@ -544,7 +565,10 @@ impl Filesystem for Adapter {
         let (caller, begun) = (self.question(request), self.runtime.now());
         self.runtime.spawn("readdirplus", async move {
             match caller.wait_for(fill_plus(&fs, handle, ino, offset, &mut reply)).await {
-                Ok(()) => reply.ok(),
+                Ok(told) => {
+                    reply.ok();
+                    drop(told);
+                }
                 Err(error) => reply.error(errno(error)),
             }
             fs.note_operation(Operation::Readdirplus, begun);
@@ -692,12 +716,12 @@ impl Filesystem for Adapter {
     ) {
         let (handle, kernel) = (Handle(handle.0), self.kernel.clone());
         let claim = lock_claim(self.ino(number), LockFamily::Posix, owner, start, end, mode, pid);
-        let (caller, runtime) = (Caller::new(&self.runtime, request.pid(), Leaves::Signalled), self.runtime.clone());
+        let (caller, ino) = (Caller::new(&self.runtime, request.pid(), Leaves::Signalled), self.ino(number));
         let work = move |fs: FileSystem| async move {
             let (family, patience) = lock_call::resolve(&fs, &caller, &claim, waits).await;
             let changed = fs.lock(handle, LockClaim { family, ..claim }, patience).await?;
             if changed {
-                runtime.blocking(move || kernel.forget_content(number)).await;
+                kernel.forget_pages(ino).await;
             }
             Ok(())
         };

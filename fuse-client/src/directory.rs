@@ -2,11 +2,12 @@
 
 use crate::adapter::{GENERATION, cookie_of_offset, offset_of_cookie};
 use crate::convert::{file_attr, file_type};
-use cairn_client::{FileSystem, Handle};
+use cairn_client::{FileSystem, Handle, Telling};
 use cairn_common::attributes::DirectoryEntry;
 use cairn_common::error::FsError;
 use cairn_common::ids::{DirCookie, Ino};
 use fuser::{FileType, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use std::time::Duration;
 
 /// Entries asked of the library at a time; it prefetches larger pages from the master.
 const PAGE_ENTRIES: usize = 256;
@@ -27,40 +28,51 @@ pub async fn fill(fs: &FileSystem, handle: Handle, ino: Ino, offset: u64, reply:
             std::os::unix::ffi::OsStrExt::from_bytes(&entry.name[..]) as &std::ffi::OsStr,
         )
     };
-    pages(fs, handle, cookie_of_offset(offset), false, add).await
+    pages(fs, handle, cookie_of_offset(offset), add).await
 }
 
-/// Fills a listing with attributes from `offset` on.
-pub async fn fill_plus(fs: &FileSystem, handle: Handle, ino: Ino, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<(), FsError> {
+/// Fills a listing with attributes from `offset` on. What it returns is to be held until the kernel has the listing.
+///
+/// It stops after one page, for while something is on its way to the kernel its lease is not given back: nothing may be waited for then.
+pub async fn fill_plus<'fs>(
+    fs: &'fs FileSystem,
+    handle: Handle,
+    ino: Ino,
+    offset: u64,
+    reply: &mut ReplyDirectoryPlus,
+) -> Result<Vec<Telling<'fs>>, FsError> {
     if offset < 2 {
         let own = file_attr(&fs.attributes(ino).await?);
         for (at, dots) in [(1, "."), (2, "..")] {
-            if offset < at && reply.add(own.ino, at, dots, &fs.validity(ino), &own, GENERATION) {
-                return Ok(());
+            // The kernel takes nothing from the dots.
+            if offset < at && reply.add(own.ino, at, dots, &Duration::ZERO, &own, GENERATION) {
+                return Ok(Vec::new());
             }
         }
     }
-    let add = |entry: &DirectoryEntry| {
+    let page = fs.read_directory(handle, cookie_of_offset(offset), PAGE_ENTRIES, true).await?;
+    let mut told = vec![fs.telling_names(ino)];
+    let names_ttl = told[0].ttl;
+    for entry in &page {
         // An entry of inode 0 would be no entry to programs.
-        let Some(attributes) = &entry.attributes else { return false };
+        let Some(attributes) = &entry.attributes else { continue };
         let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(&entry.name[..]);
-        reply.add(INodeNo(entry.ino.0), offset_of_cookie(entry.cookie), name, &fs.validity(entry.ino), &file_attr(attributes), GENERATION)
-    };
-    pages(fs, handle, cookie_of_offset(offset), true, add).await
+        let inode = fs.telling_attributes(attributes);
+        let ttl = inode.ttl.min(names_ttl);
+        told.push(inode);
+        if reply.add(INodeNo(entry.ino.0), offset_of_cookie(entry.cookie), name, &ttl, &file_attr(attributes), GENERATION) {
+            break;
+        }
+    }
+    Ok(told)
 }
 
 /// Hands entries after `after` to `add` until that says it is full or the directory ends. An error after the first
 /// entries is not lost: the kernel comes back for more and meets it again.
-async fn pages(
-    fs: &FileSystem,
-    handle: Handle,
-    mut after: DirCookie,
-    with_attributes: bool,
-    mut add: impl FnMut(&DirectoryEntry) -> bool,
-) -> Result<(), FsError> {
+async fn pages(fs: &FileSystem, handle: Handle, mut after: DirCookie, mut add: impl FnMut(&DirectoryEntry) -> bool) -> Result<(), FsError> {
     let mut first = true;
     loop {
-        let page = match fs.read_directory(handle, after, PAGE_ENTRIES, with_attributes).await {
+        let page = match fs.read_directory(handle, after, PAGE_ENTRIES, false).await {
             Ok(page) => page,
             Err(_) if !first => return Ok(()),
             Err(error) => return Err(error),

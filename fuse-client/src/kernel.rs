@@ -1,34 +1,66 @@
 //! What we tell the kernel without being asked.
+//!
+//! Names are no part of it: to forget one, the kernel waits for whoever works in the directory at the time, who may wait for another client that waits for
+//! us. It is given names for a moment only (docs/leases.md).
 
+use cairn_client::ports::KernelCache;
+use cairn_common::ids::Ino;
+use cairn_runtime::Runtime;
+use cairn_runtime::task::BoxFuture;
 use fuser::{INodeNo, Notifier};
 use std::sync::{Arc, OnceLock};
 
 /// The kernel's side of a mount. Cheap to clone; before the session has begun, nobody listens.
-#[derive(Clone, Default)]
-pub struct Kernel(Arc<OnceLock<Notifier>>);
+#[derive(Clone)]
+pub struct Kernel {
+    runtime: Runtime,
+    /// What the kernel calls inode 1.
+    root: Ino,
+    notifier: Arc<OnceLock<Notifier>>,
+}
 
 impl Kernel {
+    pub fn new(runtime: Runtime, root: Ino) -> Self {
+        Self { runtime, root, notifier: Arc::default() }
+    }
+
     pub fn listens_to(&self, notifier: Notifier) {
         // There is one session for each adapter.
-        let _ = self.0.set(notifier);
+        let _ = self.notifier.set(notifier);
     }
 
-    /// What the kernel has of the content of an inode is out of date. Waits for requests of ours that work on it: not for a thread that answers them.
-    pub fn forget_content(&self, number: INodeNo) {
-        const EVERYTHING: i64 = 0;
-        let Some(notifier) = self.0.get() else { return };
-        if let Err(error) = notifier.inval_inode(number, 0, EVERYTHING) {
-            tracing::debug!(?number, %error, "the kernel was told to forget content");
-        }
+    fn number(&self, ino: Ino) -> INodeNo {
+        if ino == self.root { INodeNo::ROOT } else { INodeNo(ino.0) }
     }
+}
 
-    /// The attributes of an inode are not what the kernel was told; its pages are.
-    pub fn forget_attributes(&self, number: INodeNo) {
+/// Attributes go in any case; pages from `offset` on, if that is not negative.
+fn forget(notifier: &Notifier, number: INodeNo, offset: i64) {
+    // It may not know the inode (any more), which is as good.
+    if let Err(error) = notifier.inval_inode(number, offset, 0) {
+        tracing::trace!(?number, %error, "the kernel was told to forget an inode");
+    }
+}
+
+impl KernelCache for Kernel {
+    fn forget_attributes(&self, ino: Ino) {
         const NO_PAGES: i64 = -1;
-        let Some(notifier) = self.0.get() else { return };
-        // It may not know the inode (any more), which is as good.
-        if let Err(error) = notifier.inval_inode(number, NO_PAGES, 0) {
-            tracing::debug!(?number, %error, "the kernel was told to forget attributes");
+        if let Some(notifier) = self.notifier.get() {
+            forget(notifier, self.number(ino), NO_PAGES);
         }
+    }
+
+    fn forget_pages(&self, ino: Ino) -> BoxFuture<'static, ()> {
+        let (this, number) = (self.clone(), self.number(ino));
+        Box::pin(async move {
+            let notifier = Arc::clone(&this.notifier);
+            // It waits for pages that are being read or written: not on a thread that has to answer these.
+            let work = move || {
+                if let Some(notifier) = notifier.get() {
+                    forget(notifier, number, 0);
+                }
+            };
+            this.runtime.blocking(work).await;
+        })
     }
 }

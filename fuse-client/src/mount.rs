@@ -12,6 +12,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 /// Threads that read the FUSE device. Two, each with a descriptor of its own, measured best on small machines.
 const DEVICE_THREADS: usize = 2;
@@ -51,7 +52,8 @@ pub struct Mounted {
 pub fn mount(runtime: Runtime, fs: FileSystem, root: Ino, directory: &Path, options: &MountOptions) -> Result<Mounted, MountError> {
     check(directory, options)?;
     let refused = |reason| MountError::Refused { directory: directory.to_owned(), reason };
-    let kernel = Kernel::default();
+    let kernel = Kernel::new(runtime.clone(), root);
+    fs.is_mounted_by(Arc::new(kernel.clone()));
     let adapter = Adapter::new(runtime, fs, root, kernel.clone());
     let session = Session::new(adapter, directory, &options.config("cairn", DEVICE_THREADS)).map_err(refused)?;
     kernel.listens_to(session.notifier());

@@ -5,6 +5,7 @@
 //! - [`reference`]: what files and names may look like, given what was promised and what broke;
 //! - [`checkers`]: one promise, one file;
 //! - [`crash_points`]: a loss of power at every operation of a disk;
+//! - [`coherence`]: clients that use the same files at once, and whether they see what the others have done;
 //! - [`deletion_race`]: content that is written again while its chunk is collected;
 //! - [`fuzz`]: spoiled bytes for every decoder;
 //! - [`operator`]: whoever asks the master how things are;
@@ -15,6 +16,7 @@
 
 pub mod checkers;
 pub mod cluster;
+pub mod coherence;
 pub mod crash_points;
 pub mod deletion_race;
 pub mod fuzz;

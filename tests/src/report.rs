@@ -1,5 +1,6 @@
 //! Many seeds on several threads, and a summary that says what was done, what broke, and how to see a failure again.
 
+use crate::coherence;
 use crate::crash_points::{Report, chunkserver, master};
 use crate::deletion_race::race;
 use crate::simulation::history::Counts;
@@ -33,6 +34,7 @@ enum Kind {
     Worlds,
     CrashPoints,
     DeletionRace,
+    Coherence,
 }
 
 /// What to tell of a single world.
@@ -43,7 +45,7 @@ enum Detail {
     Events,
 }
 
-const USAGE: &str = "usage: simulate (--seed N [--trace | --events] | --seeds A..B [--crash-points | --deletion-race] | --minutes N [--from N]) [--until-failure] [--jobs N]";
+const USAGE: &str = "usage: simulate (--seed N [--trace | --events] | --seeds A..B [--crash-points | --deletion-race | --coherence] | --minutes N [--from N]) [--until-failure] [--jobs N]";
 
 impl Arguments {
     /// Reads a command line.
@@ -71,6 +73,7 @@ impl Arguments {
                 "--until-failure" => parsed.until_failure = true,
                 "--crash-points" => parsed.kind = Kind::CrashPoints,
                 "--deletion-race" => parsed.kind = Kind::DeletionRace,
+                "--coherence" => parsed.kind = Kind::Coherence,
                 "--trace" => parsed.detail = Detail::Story,
                 "--events" => parsed.detail = Detail::Events,
                 _ => return Err(format!("what is {argument:?}? {USAGE}")),
@@ -166,6 +169,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Kind::Worlds => run_worlds(arguments),
         Kind::CrashPoints => run_crash_points(arguments),
         Kind::DeletionRace => run_deletion_races(arguments),
+        Kind::Coherence => run_coherence(arguments),
     }
 }
 
@@ -215,6 +219,40 @@ fn run_deletion_races(arguments: &Arguments) -> ExitCode {
     if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Several clients use the same files at once.
+fn run_coherence(arguments: &Arguments) -> ExitCode {
+    let (began, next) = (real_now(), Mutex::new(arguments.seeds.clone()));
+    let (counts, failures) = (Mutex::new(Counts::new()), Mutex::new(BTreeMap::new()));
+    let work = || {
+        loop {
+            let is_done = arguments.until_failure && !failures.lock().expect("no panic while it is held").is_empty();
+            let Some(seed) = next.lock().expect("no panic while it is held").next().filter(|_| !is_done) else { return };
+            let outcome = catch_unwind(AssertUnwindSafe(|| coherence::live_through(seed, arguments.detail != Detail::Outcome)));
+            let violations = match outcome {
+                Ok(outcome) => {
+                    add_counts(&mut counts.lock().expect("no panic while it is held"), &outcome.counts);
+                    outcome.trace.iter().filter(|line| is_told(line, arguments.detail)).for_each(|line| println!("{line}"));
+                    outcome.violations
+                }
+                Err(_) => vec!["it panicked".to_owned()],
+            };
+            if !violations.is_empty() {
+                failures.lock().expect("no panic while it is held").insert(seed, violations);
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..arguments.jobs).for_each(|_| drop(scope.spawn(work))));
+    let (counts, failures) = (counts.into_inner().expect("no panic"), failures.into_inner().expect("no panic"));
+    let done = next.into_inner().expect("no panic").start - arguments.seeds.start;
+    println!("{done} worlds in {:.1} s, {} of them incoherent", began.elapsed().as_secs_f64(), failures.len());
+    println!("    {}", counts.iter().map(|(what, times)| format!("{what} {times}")).collect::<Vec<_>>().join(", "));
+    for (seed, violations) in failures.iter().take(10) {
+        println!("seed {seed}");
+        violations.iter().take(4).for_each(|text| println!("    coherence: {}", shortened(text)));
+    }
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 /// The time of whoever waits for the summary, not of any world.
 #[expect(clippy::disallowed_methods, reason = "how long the worlds take is told to people")]
 fn real_now() -> Instant {
@@ -223,8 +261,11 @@ fn real_now() -> Instant {
 
 fn tell(result: &Result<Outcome, String>, detail: Detail) {
     let Ok(outcome) = result else { return };
-    let is_told = |line: &&String| detail == Detail::Events || STORY.iter().any(|kind| line.contains(kind));
-    outcome.trace.iter().filter(is_told).for_each(|line| println!("{line}"));
+    outcome.trace.iter().filter(|line| is_told(line, detail)).for_each(|line| println!("{line}"));
+}
+
+fn is_told(line: &str, detail: Detail) -> bool {
+    detail == Detail::Events || STORY.iter().any(|kind| line.contains(kind))
 }
 
 #[cfg(test)]

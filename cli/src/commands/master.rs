@@ -20,6 +20,8 @@ use tokio::sync::oneshot;
 
 /// Shorter, and every restart of a chunkserver would move its data.
 const DEAD_AFTER_MIN: Duration = Duration::from_secs(5);
+/// Shorter, and clients would lose their leases between two renewals.
+const FENCING_TIME_MIN: Duration = Duration::from_secs(2);
 /// Longest address that is read back.
 const ADDRESS_BYTES_MAX: usize = 100;
 /// Longest key or certificate that is read back.
@@ -49,6 +51,8 @@ async fn start(runtime: Runtime, options: Master) -> Result<()> {
     settings.dead_after = Duration::from_secs(options.dead_after);
     anyhow::ensure!(settings.dead_after >= DEAD_AFTER_MIN, "--dead-after must be at least {} s", DEAD_AFTER_MIN.as_secs());
     settings.metrics = options.metrics.metrics;
+    settings.fencing_time = Duration::from_secs(options.fencing_time);
+    anyhow::ensure!(settings.fencing_time >= FENCING_TIME_MIN, "--fencing-time must be at least {} s", FENCING_TIME_MIN.as_secs());
     settings.rules.deletion_grace = Duration::from_secs(options.deletion_grace);
     anyhow::ensure!(
         (DELETION_GRACE_MIN..=DELETION_GRACE).contains(&settings.rules.deletion_grace),

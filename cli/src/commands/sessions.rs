@@ -79,6 +79,8 @@ mod tests {
             silent_ms: None,
             open_inodes: 3,
             locks: 0,
+            leases: 0,
+            requests: 0,
         };
         assert!(preview(&session).starts_with("c7 is \"mount on /m\" (away) with 3 open files: if it is evicted"), "{}", preview(&session));
     }

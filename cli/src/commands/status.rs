@@ -140,6 +140,8 @@ pub struct SessionReport {
     silent_ms: Option<u64>,
     open_inodes: u64,
     locks: u64,
+    leases: u64,
+    requests: u64,
 }
 
 impl Report {
@@ -207,10 +209,11 @@ impl Report {
             "scrub: every disk has been read at least {passes} times; {corrupt_found} damaged shards found since the servers started, \
              {damaged_repaired} rebuilt"
         )?;
-        writeln!(out, "\nsession      address                open files   locks  what")?;
+        writeln!(out, "\nsession      address                open files   locks   leases  what")?;
         for session in &self.sessions {
-            let address = session.address.as_deref().unwrap_or("away");
-            writeln!(out, "{:<12} {:<22} {:>10} {:>7}  {}", session.id, address, session.open_inodes, session.locks, session.description)?;
+            let (address, what) = (session.address.as_deref().unwrap_or("away"), &session.description);
+            let (open, locks, leases) = (session.open_inodes, session.locks, session.leases);
+            writeln!(out, "{:<12} {address:<22} {open:>10} {locks:>7} {leases:>8}  {what}", session.id)?;
         }
         Ok(())
     }
@@ -317,6 +320,8 @@ impl SessionReport {
             silent_ms: session.silent_ms,
             open_inodes: session.open_inodes,
             locks: session.locks,
+            leases: session.leases,
+            requests: session.requests,
         }
     }
 }

@@ -1,20 +1,31 @@
 use super::MetadataCache;
+use crate::cache::Leased;
 use crate::counters::Counts;
 use crate::tests::fake_master::attributes_of;
 use cairn_common::attributes::{Attributes, FileKind};
-use cairn_common::ids::Ino;
+use cairn_common::ids::{Ino, SessionId};
+use cairn_common::time::Timestamp;
+use cairn_common::wire::lease::{Grant, LeaseMode};
 use cairn_runtime::sim::{World, block_on_world};
 use std::sync::Arc;
 use std::time::Duration;
 
-const TTL: Duration = Duration::from_secs(1);
+const LEASE: Duration = Duration::from_secs(6);
 
 fn cache_in(world: &World) -> MetadataCache {
-    MetadataCache::new(world.node("client").runtime(), TTL, Arc::new(Counts::default()))
+    let runtime = world.node("client").runtime();
+    let cache = MetadataCache::new(runtime.clone(), Arc::new(Counts::default()));
+    cache.renewed(runtime.now().plus(LEASE));
+    cache
 }
 
 fn version(number: u64) -> Attributes {
     Attributes { version: number, ..attributes_of(Ino(5), FileKind::Regular) }
+}
+
+fn leased() -> Leased {
+    let read = |ino| Grant { ino, mode: LeaseMode::Read };
+    Leased::new(SessionId(1), vec![read(Ino(5)), read(Ino::ROOT)])
 }
 
 #[test]
@@ -22,28 +33,57 @@ fn attributes_never_go_back() {
     block_on_world(1, |world| async move {
         let cache = cache_in(&world);
         let reading = cache.reading();
-        cache.learn_own(version(3));
-        assert_eq!(cache.learn(reading, version(2)), version(3), "the older answer came later");
+        cache.accept(reading, &leased());
+        cache.learn_own(reading, &leased(), version(3));
+        assert_eq!(cache.learn(reading, &leased(), version(2)), version(3), "the older answer came later");
         assert_eq!(cache.attributes(Ino(5)), Some(version(3)));
-        world.sleep(TTL).await;
-        assert_eq!(cache.attributes(Ino(5)), None);
-        let reading = cache.reading();
-        assert_eq!(cache.learn(reading, version(2)), version(3), "even when it is not fresh any more");
-        assert_eq!(cache.learn(reading, version(4)), version(4));
+        assert_eq!(cache.learn(reading, &leased(), version(4)), version(4));
     });
 }
 
 #[test]
-fn an_answer_counts_from_when_it_was_asked_for() {
+fn what_is_known_rests_on_its_lease() {
     block_on_world(1, |world| async move {
         let cache = cache_in(&world);
         let reading = cache.reading();
-        world.sleep(TTL * 3 / 4).await;
-        cache.learn(reading, version(1));
-        cache.learn_entry(reading, Ino::ROOT, b"a", Some(Ino(5)));
-        assert!(cache.validity(Ino(5)) <= TTL / 4);
-        world.sleep(TTL / 4).await;
-        assert_eq!((cache.attributes(Ino(5)), cache.entry(Ino::ROOT, b"a")), (None, None));
+        cache.learn(reading, &Leased::default(), version(1));
+        cache.accept(reading, &leased());
+        assert_eq!(cache.attributes(Ino(5)), None, "it came without one");
+        cache.learn(reading, &leased(), version(1));
+        cache.learn_entry(reading, &leased(), Ino::ROOT, b"a", Some(Ino(5)));
+        assert!(cache.attributes(Ino(5)).is_some() && cache.entry(Ino::ROOT, b"a").is_some());
+        for ino in [Ino(5), Ino::ROOT] {
+            cache.begin_recall(ino, None);
+            cache.end_recall(ino);
+        }
+        cache.learn(reading, &leased(), version(1));
+        assert_eq!((cache.attributes(Ino(5)), cache.entry(Ino::ROOT, b"a")), (None, None), "its recall has overtaken the answer");
+        let again = cache.reading();
+        cache.accept(again, &leased());
+        assert_eq!((cache.attributes(Ino(5)), cache.entry(Ino::ROOT, b"a")), (None, None), "that was another lease");
+        cache.learn(again, &leased(), version(2));
+        assert_eq!(cache.attributes(Ino(5)), Some(version(2)));
+        world.sleep(LEASE).await;
+        assert_eq!(cache.attributes(Ino(5)), None, "the master was not heard for too long");
+        cache.renewed(world.now().plus(LEASE));
+        assert_eq!(cache.attributes(Ino(5)), Some(version(2)), "but it had let nobody else have it");
+    });
+}
+
+#[test]
+fn reading_moves_the_access_time_forward_and_nothing_else() {
+    block_on_world(1, |world| async move {
+        let cache = cache_in(&world);
+        let at = |seconds: i64| Timestamp::from_nanos(seconds * 1_000_000_000);
+        cache.was_read(Ino(5), at(9));
+        let reading = cache.reading();
+        cache.accept(reading, &leased());
+        let known = Attributes { atime: at(5), ..version(3) };
+        cache.learn(reading, &leased(), known.clone());
+        for (told, shown) in [(7, 7), (6, 7)] {
+            cache.was_read(Ino(5), at(told));
+            assert_eq!(cache.attributes(Ino(5)), Some(Attributes { atime: at(shown), ..known.clone() }));
+        }
     });
 }
 
@@ -51,18 +91,42 @@ fn an_answer_counts_from_when_it_was_asked_for() {
 fn questions_asked_before_or_during_a_change_teach_nothing() {
     block_on_world(1, |world| async move {
         let cache = cache_in(&world);
+        cache.accept(cache.reading(), &leased());
         let before = cache.reading();
-        let change = cache.changing_names(&[(Ino(5), b"a")]);
+        let change = cache.changing_names(&[(Ino::ROOT, b"a")]);
         let during = cache.reading();
         drop(change);
         let after = cache.reading();
         for (reading, is_believed) in [(before, false), (during, false), (after, true)] {
-            cache.learn_entry(reading, Ino(5), b"a", None);
-            assert_eq!(cache.entry(Ino(5), b"a").is_some(), is_believed);
-            assert_eq!(cache.learn(reading, version(1)), version(1), "the asker gets its answer in any case");
-            assert_eq!(cache.attributes(Ino(5)).is_some(), is_believed);
+            cache.learn_entry(reading, &leased(), Ino::ROOT, b"a", None);
+            assert_eq!(cache.entry(Ino::ROOT, b"a").is_some(), is_believed);
         }
+        let before = cache.reading();
         drop(cache.changing(Ino(5)));
+        assert_eq!(cache.learn(before, &leased(), version(1)), version(1), "the asker gets its answer in any case");
         assert_eq!(cache.attributes(Ino(5)), None);
+    });
+}
+
+#[test]
+fn a_lease_is_not_given_back_before_the_kernel_has_forgotten_names() {
+    block_on_world(1, |world| async move {
+        let cache = cache_in(&world);
+        cache.accept(cache.reading(), &leased());
+        let telling = cache.telling_names(Ino::ROOT);
+        let ttl = telling.ttl;
+        assert!(!ttl.is_zero());
+        cache.begin_recall(Ino::ROOT, None);
+        assert!(cache.telling_names(Ino::ROOT).ttl.is_zero(), "from now on it is told none");
+        let begun = world.now();
+        let arrives = async {
+            world.sleep(Duration::from_millis(30)).await;
+            drop(telling);
+        };
+        futures_util::join!(cache.unused(Ino::ROOT), arrives);
+        assert_eq!(world.now().since(begun), Duration::from_millis(30) + ttl);
+        cache.end_recall(Ino::ROOT);
+        cache.accept(cache.reading(), &leased());
+        assert!(cache.telling_names(Ino::ROOT).ttl.is_zero(), "others work there, too");
     });
 }

@@ -1,12 +1,13 @@
-//! What the client remembers of the namespace, for a short time and in bounded memory.
-//!
-//! There are no leases yet: what is remembered is believed for `Settings::attribute_ttl`, and other machines' changes are seen
-//! after that. This client's own changes are seen at once.
+//! What the client remembers of the namespace, in bounded memory, for as long as it holds the leases which say that it is still true.
 
+mod book;
 mod bounded;
+mod listings;
 mod metadata;
 mod versions;
 
+pub use book::{LeaseBook, Leased};
 pub use bounded::Bounded;
-pub use metadata::{Change, MetadataCache, Reading};
+pub use listings::Listings;
+pub use metadata::{Change, MetadataCache, Reading, Telling, Writing};
 pub use versions::KnownVersions;

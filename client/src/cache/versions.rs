@@ -47,6 +47,11 @@ impl KnownVersions {
         self.0.lock().get(&ino).is_some_and(|known| version <= known.version)
     }
 
+    /// Nothing that was heard of versions counts any more.
+    pub fn forget_all(&self) {
+        *self.0.lock() = Bounded::new(KNOWN_VERSIONS_MAX);
+    }
+
     /// Our own change led to `version`.
     pub fn changed_by_us(&self, ino: Ino, version: u64) {
         let mut files = self.0.lock();

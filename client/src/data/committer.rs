@@ -13,7 +13,7 @@ use crate::ports::CommitError;
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
 use cairn_common::extent::NewChunk;
-use cairn_common::ids::{ChunkId, Ino};
+use cairn_common::ids::{ChunkId, Ino, SessionId};
 use cairn_common::limits::COMMIT_EXTENTS_MAX;
 use cairn_common::planted::{Bug, is_planted};
 use cairn_common::wire::master::FileCommit;
@@ -198,13 +198,19 @@ pub enum Candidate {
 }
 
 async fn commit(core: &Arc<Core>, mut batch: Vec<FileBatch>, durable: bool) {
-    for _ in 0..PUT_AGAIN_MAX {
+    let mut puts = 0;
+    let mut is_in_doubt = false;
+    while puts < PUT_AGAIN_MAX {
+        let session = match claim(core, &mut batch, is_in_doubt).await {
+            Ok(session) => session,
+            Err(error) => return fail(batch, error),
+        };
         let (files, chunks) = to_say(&batch);
         if files.is_empty() {
             return finish(core, batch, Vec::new(), durable);
         }
         let answered = core.commit_count.answered();
-        match core.metadata.commit(files, chunks, durable && !is_planted(Bug::CommitNotDurable)).await {
+        match core.metadata.commit(files, chunks, durable && !is_planted(Bug::CommitNotDurable), session).await {
             Ok(results) => {
                 core.counts.commits.add(1);
                 if durable {
@@ -212,7 +218,9 @@ async fn commit(core: &Arc<Core>, mut batch: Vec<FileBatch>, durable: bool) {
                 }
                 return finish(core, batch, results, durable);
             }
+            Err(CommitError::SessionGone) => is_in_doubt = true,
             Err(CommitError::PutAgain) => {
+                puts += 1;
                 if let Err(error) = put_again(core, &mut batch, durable).await {
                     return fail(batch, error);
                 }
@@ -222,6 +230,55 @@ async fn commit(core: &Arc<Core>, mut batch: Vec<FileBatch>, durable: bool) {
     }
     tracing::error!(files = batch.len(), "the map moves too often for a commit");
     fail(batch, FsError::Io);
+}
+
+/// The session in which all files of a commit may be committed. Data that was held back in another one may be stored only if nobody has changed the file
+/// since; files of which that is not so leave the batch. `is_in_doubt`: perhaps this very commit was done in the session that is lost.
+async fn claim(core: &Arc<Core>, batch: &mut Vec<FileBatch>, is_in_doubt: bool) -> Result<SessionId, FsError> {
+    loop {
+        let session = core.metadata.session().await?;
+        let Some(place) = batch.iter().position(|part| part.file.owner() != session) else { return Ok(session) };
+        let file = Arc::clone(&batch[place].file);
+        let is_ours = match core.metadata.reclaim(file.ino()).await {
+            Ok((session, version)) => {
+                if is_in_doubt && is_published(core, &batch[place]).await? {
+                    file.was_committed(version);
+                }
+                file.reclaimed(session, version)
+            }
+            Err(error @ (FsError::NotFound | FsError::Stale)) => {
+                file.gone(error);
+                false
+            }
+            Err(error) => return Err(error),
+        };
+        if !is_ours {
+            drop(batch.remove(place).turn);
+            core.commit_queue.offer(&file, core.runtime.now());
+        }
+    }
+}
+
+/// Whether the master has all extents of a commit.
+async fn is_published(core: &Core, part: &FileBatch) -> Result<bool, FsError> {
+    for extent in &part.update.extents {
+        let page = core.metadata.extents(part.file.ino(), extent.file_offset, extent.file_end()).await?;
+        let mut reached = extent.file_offset;
+        for found in page.extents.iter().filter(|found| found.file_end() > extent.file_offset && found.file_offset < extent.file_end()) {
+            // Chunks are named by their content.
+            let is_same = found.chunk == extent.chunk
+                && i128::from(found.chunk_offset) - i128::from(found.file_offset)
+                    == i128::from(extent.chunk_offset) - i128::from(extent.file_offset);
+            if !is_same || found.file_offset > reached {
+                return Ok(false);
+            }
+            reached = found.file_end();
+        }
+        if reached < extent.file_end() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The commit in the words of the master. Files of which nothing is left (truncated meanwhile) are not named.

@@ -111,6 +111,8 @@ async fn rewrite(core: &Arc<Core>, work: &CompactionWork) -> Result<u64, FsError
                 return Ok(bytes);
             }
             Err(CommitError::PutAgain) => core.counts.chunks_put_again.add(put.0.len() as u64),
+            // Nothing is held back for a compaction: it belongs to no session.
+            Err(CommitError::SessionGone) => return Err(FsError::Io),
             Err(CommitError::Fs(error)) => return Err(error),
         }
     }

@@ -15,7 +15,7 @@ use super::written::{FileUpdate, RunParts, WrittenData};
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
 use cairn_common::extent::{Extent, ExtentPage};
-use cairn_common::ids::Ino;
+use cairn_common::ids::{Ino, SessionId};
 use cairn_common::limits::FILE_BYTES_MAX;
 use cairn_common::time::Timestamp;
 use cairn_runtime::clock::Moment;
@@ -51,6 +51,12 @@ pub(super) struct FileState {
     pub renewals: u64,
     /// Number of the last commit of this file that was not durable by itself.
     pub last_commit: u64,
+    /// The session in which what is written is held back.
+    owner: SessionId,
+    /// The version that the file had when that session was lost.
+    base: Option<u64>,
+    /// What is written was held back under a write lease when contact was lost.
+    is_claimed: bool,
     /// The last error, and how many there were.
     pub error: Option<FsError>,
     pub errors: u64,
@@ -68,6 +74,8 @@ pub struct FileData {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Rung whenever a put or commit of the file ends.
     pub(super) progress: Notify,
+    /// The stamp of the lease on which what is known of the content rests; 0 for none.
+    stamp: AtomicU64,
 }
 
 /// While this is held, no commit of the file is under way and none begins. Take it around a truncation or punch at the
@@ -108,7 +116,7 @@ impl FileData {
     pub(super) fn new(ino: Ino, store: Arc<DataStore>) -> Arc<Self> {
         // Nobody remembers which of the commits so far concerned this file.
         let state = FileState { last_commit: store.core().commit_count.answered(), ..FileState::default() };
-        Arc::new(Self { ino, store, state: Mutex::new(state), turn: Arc::default(), progress: Notify::new() })
+        Arc::new(Self { ino, store, state: Mutex::new(state), turn: Arc::default(), progress: Notify::new(), stamp: AtomicU64::new(0) })
     }
 
     pub fn ino(&self) -> Ino {
@@ -155,22 +163,34 @@ impl FileData {
         let mut state = self.state.lock();
         state.extent_changes += 1;
         state.written.truncate(new_size);
-        state.extents.remove(new_size..u64::MAX);
-        state.size = new_size;
-        state.master_size = new_size;
-        state.mtime = attributes.mtime;
-        state.version = state.version.max(attributes.version);
+        if attributes.version < state.version {
+            // Others have changed the file since, as we know already.
+            state.extents.forget();
+            state.size = state.master_size.max(state.written.end());
+        } else {
+            state.extents.remove(new_size..u64::MAX);
+            state.size = new_size;
+            state.master_size = new_size;
+            state.mtime = attributes.mtime;
+            state.version = attributes.version;
+        }
         self.settle(&mut state);
         drop(state);
         self.progress.notify_waiters();
     }
 
     /// The master has made `range` a hole. What was written there before is void. Call it with a [`CommitHold`].
-    pub fn punched(&self, range: Range<u64>) {
+    pub fn punched(&self, range: Range<u64>, attributes: &Attributes) {
         let mut state = self.state.lock();
         state.extent_changes += 1;
         state.written.punch(range.clone());
-        state.extents.remove(range);
+        if attributes.version < state.version {
+            // Others have changed the file since, as we know already.
+            state.extents.forget();
+        } else {
+            state.extents.remove(range);
+            state.refresh(attributes);
+        }
     }
 
     /// The extents have changed at the master in a way not told here (copied ranges, another writer): fetch them anew.
@@ -195,6 +215,86 @@ impl FileData {
     pub async fn hold(&self) -> CommitHold {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         CommitHold { core: Arc::clone(self.core()), turn: Some(turn) }
+    }
+
+    // ---- sessions and leases
+
+    pub fn stamp(&self) -> u64 {
+        self.stamp.load(Ordering::Acquire)
+    }
+
+    /// What is known of the content is as fresh as the lease of that stamp.
+    pub fn rest_on(&self, stamp: u64) {
+        self.stamp.fetch_max(stamp, Ordering::AcqRel);
+    }
+
+    /// The session whose lease allows written data to be held back.
+    pub fn owner(&self) -> SessionId {
+        self.state.lock().owner
+    }
+
+    /// What is written from now on is held back in this session. `false` if data is that was held back in another one: see `reclaimed`.
+    pub fn adopt(&self, session: SessionId) -> bool {
+        let mut state = self.state.lock();
+        if state.written.is_clean() {
+            (state.owner, state.base, state.is_claimed) = (session, None, false);
+        }
+        state.owner == session
+    }
+
+    /// The change that led to `version` was a commit of our own, of which we have had no answer, if it was the only one.
+    pub fn was_committed(&self, version: u64) {
+        let mut state = self.state.lock();
+        if state.base.is_some_and(|base| base + 1 == version) {
+            state.base = Some(version);
+        }
+    }
+
+    /// Contact is lost while a write lease is held.
+    pub fn claim(&self) {
+        self.state.lock().is_claimed = true;
+    }
+
+    /// Whether data is held back that was when contact was lost.
+    pub fn is_claimed(&self) -> bool {
+        let state = self.state.lock();
+        state.is_claimed && !state.written.is_clean()
+    }
+
+    /// The session is lost: what is written here may be stored only if nobody changes the file. `version`: what else is known of it.
+    pub fn session_lost(&self, version: u64) {
+        let mut state = self.state.lock();
+        let known = state.version.max(version);
+        state.base.get_or_insert(known);
+    }
+
+    /// The master may have lost what it answered last: what it says next counts, whatever its version.
+    pub fn doubt(&self) {
+        let mut state = self.state.lock();
+        state.version = 0;
+        state.extent_changes += 1;
+        state.extents.forget();
+    }
+
+    /// A lease of `session` was taken, and the file found at `version`. What was held back in another session is dropped, and its descriptors told so, unless
+    /// the file is as it was when that one was lost. Whether it is.
+    pub fn reclaimed(&self, session: SessionId, version: u64) -> bool {
+        let mut state = self.state.lock();
+        let (owner, base) = (std::mem::replace(&mut state.owner, session), state.base.take());
+        if owner == session || state.written.is_clean() || base.unwrap_or(state.version) == version {
+            return true;
+        }
+        tracing::error!(ino = %self.ino, "the session was lost, and others have changed a file: what was written to it here is dropped");
+        self.core().counts.files_fenced.add(1);
+        state.written.abandon_all();
+        state.fail(FsError::Io);
+        state.extent_changes += 1;
+        state.extents.forget();
+        state.size = state.master_size;
+        self.settle(&mut state);
+        drop(state);
+        self.progress.notify_waiters();
+        false
     }
 
     // ---- what is known here
@@ -263,7 +363,7 @@ impl FileData {
     }
 
     /// Gives up what could not be stored; its writers were told.
-    pub(super) fn abandon_failed(&self) {
+    pub fn abandon_failed(&self) {
         let mut state = self.state.lock();
         let bytes = state.written.abandon_failed();
         if bytes > 0 {
@@ -392,6 +492,9 @@ impl FileData {
             state.last_commit = number;
             if attributes.version >= state.version {
                 state.refresh(attributes);
+            } else {
+                // What is known is newer, and perhaps another's.
+                state.extents.forget();
             }
         }
         if state.wanted.is_some_and(|wanted| state.written.is_committed(wanted.run)) {

@@ -35,6 +35,11 @@ impl FileRegistry {
         self.known.lock().get(&ino).and_then(Weak::upgrade)
     }
 
+    /// All files, in order of inode.
+    pub fn known(&self) -> Vec<Arc<FileData>> {
+        self.known.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
     /// A file has been dropped.
     pub fn forget(&self, ino: Ino) {
         let mut known = self.known.lock();

@@ -64,6 +64,16 @@ impl DataStore {
         self.core.chunk_bytes_max(ino)
     }
 
+    /// The data of a file that is known here.
+    pub fn known_file(&self, ino: Ino) -> Option<Arc<FileData>> {
+        self.core.files.get(ino)
+    }
+
+    /// The files that are known here.
+    pub fn known_files(&self) -> Vec<Arc<FileData>> {
+        self.core.files.known()
+    }
+
     /// Whether any file has data that the master does not have yet.
     pub fn has_dirty(&self) -> bool {
         self.core.files.has_dirty()

@@ -1,8 +1,10 @@
 //! Access times, as Linux's relatime sets them: only if the inode was changed since it was read last, or was not read for a day. So
 //! readers of the same files cost nothing, and the others one message for many files, every few seconds.
 //!
-//! What was noted is shown here at once. It is kept until one round after the master was told, for what the caches know may be older.
+//! What was noted is shown here at once. It is kept until one round after the master was told, for answers under way may be older; then the cache takes
+//! it over, for that believes its attributes as long as their lease is held. Nobody else's lease is recalled for an access time.
 
+use crate::cache::MetadataCache;
 use crate::limits::{ACCESSES_NOTED_MAX, ACCESSES_TOLD_INTERVAL};
 use crate::link::Link;
 use cairn_common::attributes::Attributes;
@@ -67,21 +69,23 @@ impl AccessTimes {
     }
 
     /// Tells the master from time to time; it ends with the guard.
-    pub fn start_telling(self: &Arc<Self>, runtime: &Runtime, link: &Arc<Link>) -> TaskGuard {
-        let (this, link, clock) = (Arc::clone(self), Arc::clone(link), runtime.clone());
+    pub fn start_telling(self: &Arc<Self>, runtime: &Runtime, link: &Arc<Link>, cache: &Arc<MetadataCache>) -> TaskGuard {
+        let (this, link, cache, clock) = (Arc::clone(self), Arc::clone(link), Arc::clone(cache), runtime.clone());
         let telling = async move {
             loop {
                 clock.sleep(ACCESSES_TOLD_INTERVAL).await;
-                this.tell(&link).await;
+                this.tell(&link, &cache).await;
             }
         };
         runtime.spawn("access times", telling).abort_on_drop()
     }
 
     /// Tells the master everything that was noted. What can't be told is forgotten: nobody relies on it.
-    pub async fn tell(&self, link: &Arc<Link>) {
+    pub async fn tell(&self, link: &Arc<Link>, cache: &MetadataCache) {
         let all: Vec<Access> = {
             let mut noted = self.noted.lock();
+            // Under the lock, so that a time which is set by hand meanwhile is not overwritten.
+            noted.told.iter().for_each(|(ino, at)| cache.was_read(*ino, *at));
             noted.told = std::mem::take(&mut noted.untold);
             noted.told.iter().map(|(ino, at)| Access { ino: *ino, at: *at }).collect()
         };

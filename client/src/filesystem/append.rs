@@ -1,5 +1,8 @@
-//! Writes to the end of a file (O_APPEND). Those of one client never overlap; between clients there is no such promise yet.
+//! Writes to the end of a file (O_APPEND). Those of one client take turns; while one finds out where the end is and takes its place there, its client
+//! holds the write lease, so that nobody else moves the end.
 
+use super::start::FileSystem;
+use crate::cache::Writing;
 use crate::data::FileData;
 use cairn_common::error::FsError;
 use parking_lot::Mutex;
@@ -13,6 +16,7 @@ pub type AppendLock = tokio::sync::Mutex<()>;
 struct Begun {
     offset: u64,
     place: OwnedMutexGuard<()>,
+    writing: Writing,
 }
 
 /// The appending side of one handle.
@@ -27,27 +31,29 @@ impl Append {
     }
 
     /// `None` if it would have to wait; the next `write` of this handle must then be of the same data.
-    pub fn try_write(&self, file: &Arc<FileData>, data: &[u8]) -> Option<Result<usize, FsError>> {
+    pub fn try_write(&self, fs: &FileSystem, file: &Arc<FileData>, data: &[u8]) -> Option<Result<usize, FsError>> {
         let place = Arc::clone(&self.lock).try_lock_owned().ok()?;
+        let writing = fs.try_writing(file)?;
         let offset = file.local_size();
         let written = file.try_write(offset, data);
         if written.is_none() {
-            *self.begun.lock() = Some(Begun { offset, place });
+            *self.begun.lock() = Some(Begun { offset, place, writing });
         }
         written
     }
 
-    pub async fn write(&self, file: &Arc<FileData>, data: &[u8]) -> Result<usize, FsError> {
+    pub async fn write(&self, fs: &FileSystem, file: &Arc<FileData>, data: &[u8]) -> Result<usize, FsError> {
         let begun = self.begun.lock().take();
-        let Begun { offset, place } = match begun {
+        let Begun { offset, place, writing } = match begun {
             Some(begun) => begun,
             None => {
                 let place = Arc::clone(&self.lock).lock_owned().await;
-                Begun { offset: file.local_size(), place }
+                let writing = fs.writing(file).await?;
+                Begun { offset: file.local_size(), place, writing }
             }
         };
         let written = file.write(offset, data).await;
-        drop(place);
+        drop((writing, place));
         written
     }
 }

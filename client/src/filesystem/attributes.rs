@@ -2,8 +2,9 @@
 
 use super::start::FileSystem;
 use super::types::Handle;
+use crate::cache::{Change, Leased, Reading};
 use crate::limits::USAGE_TTL;
-use crate::link::{AskError, Driven};
+use crate::link::{Answer, AskError, Driven, Mutated};
 use cairn_common::attributes::{AttributeChange, Attributes};
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
@@ -18,9 +19,12 @@ impl FileSystem {
             return Ok(known);
         }
         let reading = self.0.cache.reading();
-        match self.0.link.ask(MasterRequest::Attributes { ino }).await {
-            Ok(MasterReply::Attributes(attributes)) => Ok(self.with_own_writes(self.0.cache.learn(reading, attributes))),
-            Ok(other) => Err(AskError::unexpected(&other).to_fs("stat")),
+        match self.0.link.ask_for_leases(|_| MasterRequest::Attributes { ino }).await {
+            Ok(Answer { reply: MasterReply::Attributes(attributes), leased }) => {
+                self.0.cache.accept(reading, &leased);
+                Ok(self.with_own_writes(self.0.cache.learn(reading, &leased, attributes)))
+            }
+            Ok(other) => Err(AskError::unexpected(&other.reply).to_fs("stat")),
             Err(error) => Err(error.to_fs("stat")),
         }
     }
@@ -74,13 +78,9 @@ impl FileSystem {
         if change.atime.is_some() {
             self.0.access.forget(ino);
         }
-        let changing = self.0.cache.changing(ino);
-        let reply = self.0.link.mutate(Mutation::SetAttributes { ino, change }, false).await;
-        drop(changing);
-        match reply {
-            Ok(MutationReply::Inode(attributes)) => Ok(self.learn_changed(attributes)),
-            Ok(_) => Err(unexpected("setattr")),
-            Err(error) => Err(error.to_fs("setattr")),
+        match self.change(self.0.cache.changing(ino), Mutation::SetAttributes { ino, change }, "setattr").await? {
+            Changed { reply: MutationReply::Inode(attributes), known } => Ok(self.learn_changed(known, attributes)),
+            _ => Err(unexpected("setattr")),
         }
     }
 
@@ -95,10 +95,25 @@ impl FileSystem {
         Driven::new(self.0.runtime.clone(), work).await
     }
 
+    /// Has the master change something; what it answers may then be remembered.
+    pub(super) async fn change(&self, changing: Change<'_>, mutation: Mutation, request: &str) -> Result<Changed, FsError> {
+        let reading = changing.reading();
+        let done = self.0.link.mutate(mutation, false).await;
+        drop(changing);
+        let Mutated { reply, leased, .. } = done.map_err(|error| error.to_fs(request))?;
+        self.0.cache.accept(reading, &leased);
+        Ok(Changed { reply, known: Known { reading, leased } })
+    }
+
     /// Remembers an inode as our own change has left it.
-    pub(super) fn learn_changed(&self, attributes: Attributes) -> Attributes {
+    pub(super) fn learn_changed(&self, known: Known, attributes: Attributes) -> Attributes {
         self.0.versions.changed_by_us(attributes.ino, attributes.version);
-        self.0.cache.learn_own(attributes)
+        self.0.cache.learn_own(known.reading, &known.leased, attributes)
+    }
+
+    /// Remembers a name as our own change has left it.
+    pub(super) fn learn_name(&self, known: &Known, parent: Ino, name: &[u8], ino: Option<Ino>) {
+        self.0.cache.set_entry(known.reading, &known.leased, parent, name, ino);
     }
 
     /// Space and inodes of the whole cluster; at most a second old.
@@ -118,6 +133,18 @@ impl FileSystem {
             Err(error) => Err(error.to_fs("statfs")),
         }
     }
+}
+
+/// What came of a change of our own.
+pub(super) struct Changed {
+    pub reply: MutationReply,
+    pub known: Known,
+}
+
+/// What an answer rests on.
+pub(super) struct Known {
+    pub reading: Reading,
+    pub leased: Leased,
 }
 
 /// The master answered a mutation with the answer to another.

@@ -1,9 +1,11 @@
 //! New inodes and names: create, mkdir, mknod, symlink, O_TMPFILE, link.
 
-use super::attributes::unexpected;
+use super::attributes::{Changed, Known, unexpected};
 use super::lookup::check_name;
 use super::start::FileSystem;
 use super::types::{OpenFlags, Opened};
+use crate::cache::{Leased, Reading};
+use crate::link::Mutated;
 use cairn_common::attributes::{Attributes, NewInode};
 use cairn_common::error::FsError;
 use cairn_common::extent::ExtentPage;
@@ -16,15 +18,12 @@ impl FileSystem {
         check_name(name)?;
         let changing = self.0.cache.changing_names(&[(parent, name)]);
         let mutation = Mutation::Create { parent, name: name.to_vec(), inode, open: false, or_existing };
-        let reply = self.0.link.mutate(mutation, false).await;
-        drop(changing);
-        match reply {
-            Ok(MutationReply::Inode(attributes)) => {
-                self.0.cache.set_entry(parent, name, Some(attributes.ino));
-                Ok(self.with_own_writes(self.0.cache.learn_own(attributes)))
+        match self.change(changing, mutation, "create").await? {
+            Changed { reply: MutationReply::Inode(attributes), known } => {
+                self.learn_name(&known, parent, name, Some(attributes.ino));
+                Ok(self.with_own_writes(self.0.cache.learn_own(known.reading, &known.leased, attributes)))
             }
-            Ok(_) => Err(unexpected("create")),
-            Err(error) => Err(error.to_fs("create")),
+            _ => Err(unexpected("create")),
         }
     }
 
@@ -40,49 +39,55 @@ impl FileSystem {
         check_name(name)?;
         let changing = self.0.cache.changing_names(&[(parent, name)]);
         let mutation = Mutation::Create { parent, name: name.to_vec(), inode, open: true, or_existing };
-        let made = self.open_made(mutation, flags).await;
+        let reading = changing.reading();
+        let made = self.open_made(reading, mutation, flags).await;
         drop(changing);
-        let opened = made?;
-        self.0.cache.set_entry(parent, name, Some(opened.attributes.ino));
+        let (opened, leased) = made?;
+        self.learn_name(&Known { reading, leased }, parent, name, Some(opened.attributes.ino));
         Ok((opened.attributes.clone(), opened))
     }
 
     /// O_TMPFILE: a regular file without a name; `link` may give it one later.
     pub async fn create_unnamed(&self, parent: Ino, inode: NewInode, flags: OpenFlags) -> Result<(Attributes, Opened), FsError> {
-        let opened = self.open_made(Mutation::CreateUnnamed { parent, inode }, flags).await?;
+        let reading = self.0.cache.reading();
+        let (opened, _) = self.open_made(reading, Mutation::CreateUnnamed { parent, inode }, flags).await?;
         Ok((opened.attributes.clone(), opened))
     }
 
-    async fn open_made(&self, mutation: Mutation, flags: OpenFlags) -> Result<Opened, FsError> {
+    async fn open_made(&self, reading: Reading, mutation: Mutation, flags: OpenFlags) -> Result<(Opened, Leased), FsError> {
         let opens = self.0.link.opens();
         let generation = opens.generation();
-        let reply = self.0.link.mutate_and_hold(mutation, false).await;
-        let (attributes, guard) = match reply.map_err(|error| error.to_fs("create"))? {
-            (MutationReply::Inode(attributes), Some(guard)) => (attributes, guard),
+        let done = self.0.link.mutate(mutation, false).await;
+        let (attributes, leased, guard) = match done.map_err(|error| error.to_fs("create"))? {
+            Mutated { reply: MutationReply::Inode(attributes), leased, guard: Some(guard) } => (attributes, leased, guard),
             _ => return Err(unexpected("create")),
         };
         // An existing file may have content. And the master may not hold it open: see `open_inodes`.
         let may_be_closed = opens.generation() != generation || opens.is_being_told(attributes.ino);
         if attributes.size > 0 || attributes.allocated > 0 || may_be_closed {
-            return self.open_held(guard, flags).await;
+            self.0.cache.accept(reading, &leased);
+            return Ok((self.open_held(guard, flags).await?, leased));
         }
-        let attributes = self.0.cache.learn_own(attributes);
-        Ok(self.enter(attributes, &ExtentPage::default(), guard, flags))
+        let file = self.0.data.file(attributes.ino);
+        let changed = self.see(&file, &attributes, &ExtentPage::default());
+        self.0.cache.accept(reading, &leased);
+        self.rest(&file, reading, &leased);
+        let attributes = self.0.cache.learn_own(reading, &leased, attributes);
+        Ok((self.enter(attributes, file, changed, guard, flags), leased))
     }
 
     /// A further name for an inode.
     pub async fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attributes, FsError> {
         check_name(name)?;
         let changing = (self.0.cache.changing(ino), self.0.cache.changing_names(&[(parent, name)]));
-        let reply = self.0.link.mutate(Mutation::Link { ino, parent, name: name.to_vec() }, false).await;
-        drop(changing);
-        match reply {
-            Ok(MutationReply::Inode(attributes)) => {
-                self.0.cache.set_entry(parent, name, Some(attributes.ino));
-                Ok(self.with_own_writes(self.learn_changed(attributes)))
+        let changed = self.change(changing.1, Mutation::Link { ino, parent, name: name.to_vec() }, "link").await;
+        drop(changing.0);
+        match changed? {
+            Changed { reply: MutationReply::Inode(attributes), known } => {
+                self.learn_name(&known, parent, name, Some(attributes.ino));
+                Ok(self.with_own_writes(self.learn_changed(known, attributes)))
             }
-            Ok(_) => Err(unexpected("link")),
-            Err(error) => Err(error.to_fs("link")),
+            _ => Err(unexpected("link")),
         }
     }
 }

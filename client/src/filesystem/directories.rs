@@ -3,14 +3,19 @@
 use super::listing::{DirectoryHandle, Fetch, Page};
 use super::start::FileSystem;
 use super::types::Handle;
-use crate::link::AskError;
+use crate::cache::Leased;
+use crate::link::{Answer, AskError};
 use cairn_common::attributes::DirectoryEntry;
 use cairn_common::error::FsError;
 use cairn_common::ids::{DirCookie, Ino};
 use cairn_common::limits::DIRECTORY_PAGE_ENTRIES_MAX;
 use cairn_common::wire::master::{MasterError, MasterReply, MasterRequest};
+use futures_util::future::join_all;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+
+/// Attributes of entries that are asked for side by side.
+const ASKED_AT_ONCE: usize = 64;
 
 impl FileSystem {
     /// Opens a directory for listing.
@@ -40,13 +45,15 @@ impl FileSystem {
             self.0.access.note(directory.ino, self.0.runtime.wall());
         }
         loop {
-            let page = match self.page_at_hand(&directory, after, with_attributes) {
-                Some(page) => page,
+            let (page, is_new) = match self.page_at_hand(&directory, after, with_attributes) {
+                Some(page) => (page, false),
                 None => {
                     let page = self.next_page(&directory, after, with_attributes).await?;
-                    directory.turn_to(&page);
+                    if let Some(listing) = directory.turn_to(&page) {
+                        self.0.listings.lock().insert(directory.ino, listing.entries(), listing);
+                    }
                     self.0.lookahead.note_page(directory.ino, &page);
-                    page
+                    (page, true)
                 }
             };
             let entries = match page.entries_after(after) {
@@ -56,7 +63,7 @@ impl FileSystem {
                 None => return Err(FsError::Io),
             };
             self.fetch_ahead(&directory, &page);
-            let listed = if with_attributes { self.list_with_attributes(&page, entries).await? } else { list_names(entries) };
+            let listed = if with_attributes { self.list_with_attributes(&page, is_new, entries).await? } else { list_names(entries) };
             match entries.last() {
                 // All of them were removed since the page was fetched.
                 Some(last) if listed.is_empty() => after = last.cookie,
@@ -65,29 +72,40 @@ impl FileSystem {
         }
     }
 
-    /// The page at hand, if it knows what comes next and, where attributes are wanted, they may still be believed.
+    /// The page at hand, if it knows what comes next; or that of a whole listing that is still true.
     fn page_at_hand(&self, directory: &DirectoryHandle, after: DirCookie, with_attributes: bool) -> Option<Arc<Page>> {
-        let page = directory.page_for(after, with_attributes)?;
-        (!with_attributes || self.0.cache.is_fresh(page.reading)).then_some(page)
+        directory.page_for(after, with_attributes).or_else(|| {
+            let listings = self.0.listings.lock();
+            let listing = listings.get(directory.ino)?;
+            let is_true = self.0.cache.is_held(directory.ino, listing.stamp()) && self.0.cache.is_current(listing.reading(), directory.ino);
+            if is_true { listing.page_for(after, with_attributes).map(Arc::clone) } else { None }
+        })
     }
 
-    /// Attributes are the newest that are known. What we have changed since the page was fetched and do not know is asked for.
-    async fn list_with_attributes(&self, page: &Page, entries: &[DirectoryEntry]) -> Result<Vec<DirectoryEntry>, FsError> {
-        let mut listed = Vec::with_capacity(entries.len());
-        for entry in entries {
+    /// Attributes are those that may be believed, or that a new page has brought. Others are asked for.
+    async fn list_with_attributes(&self, page: &Page, is_new: bool, entries: &[DirectoryEntry]) -> Result<Vec<DirectoryEntry>, FsError> {
+        let list = |entry: &DirectoryEntry| {
+            let bare = bare(entry);
             let known = self.try_attributes(entry.ino).or_else(|| {
-                let fetched = entry.attributes.clone().filter(|_| self.0.cache.is_current(page.reading, entry.ino));
+                let fetched = entry.attributes.clone().filter(|_| is_new && self.0.cache.is_current(page.reading, entry.ino));
                 fetched.map(|attributes| self.with_own_writes(attributes))
             });
-            let attributes = match known {
-                Some(attributes) => attributes,
-                None => match self.attributes(entry.ino).await {
-                    Ok(attributes) => attributes,
-                    Err(FsError::NotFound | FsError::Stale) => continue,
-                    Err(error) => return Err(error),
-                },
-            };
-            listed.push(DirectoryEntry { attributes: Some(attributes), ..bare(entry) });
+            async move {
+                match known {
+                    Some(attributes) => Ok(Some(DirectoryEntry { attributes: Some(attributes), ..bare })),
+                    None => match self.attributes(bare.ino).await {
+                        Ok(attributes) => Ok(Some(DirectoryEntry { attributes: Some(attributes), ..bare })),
+                        Err(FsError::NotFound | FsError::Stale) => Ok(None),
+                        Err(error) => Err(error),
+                    },
+                }
+            }
+        };
+        let mut listed = Vec::with_capacity(entries.len());
+        for some in entries.chunks(ASKED_AT_ONCE) {
+            for entry in join_all(some.iter().map(list)).await {
+                listed.extend(entry?);
+            }
         }
         Ok(listed)
     }
@@ -95,7 +113,7 @@ impl FileSystem {
     async fn next_page(&self, directory: &DirectoryHandle, after: DirCookie, with_attributes: bool) -> Result<Arc<Page>, FsError> {
         if let Some(fetch) = directory.take_fetch(after)
             && let Ok(Ok(page)) = fetch.await
-            && (!with_attributes || page.with_attributes && self.0.cache.is_fresh(page.reading))
+            && (!with_attributes || page.with_attributes)
         {
             return Ok(page);
         }
@@ -105,21 +123,24 @@ impl FileSystem {
     /// Asks the master, and remembers names and attributes.
     pub(super) async fn fetch_page(&self, ino: Ino, after: DirCookie, limit: u32, with_attributes: bool) -> Result<Arc<Page>, FsError> {
         let reading = self.0.cache.reading();
-        let request = MasterRequest::ReadDirectory { ino, after, limit, with_attributes };
-        let (entries, end) = match self.0.link.ask(request).await {
-            Ok(MasterReply::Directory { entries, end }) => (entries, end),
-            Ok(other) => return Err(AskError::unexpected(&other).to_fs("readdir")),
+        let ask = |_| MasterRequest::ReadDirectory { ino, after, limit, with_attributes };
+        let (entries, end, leased) = match self.0.link.ask_for_leases(ask).await {
+            Ok(Answer { reply: MasterReply::Directory { entries, end }, leased }) => (entries, end, leased),
+            Ok(other) => return Err(AskError::unexpected(&other.reply).to_fs("readdir")),
             // Removed while it was open: it lists as empty.
-            Err(AskError::Refused(MasterError::Fs(FsError::NotFound | FsError::Stale))) => (Vec::new(), true),
+            Err(AskError::Refused(MasterError::Fs(FsError::NotFound | FsError::Stale))) => (Vec::new(), true, Leased::default()),
             Err(error) => return Err(error.to_fs("readdir")),
         };
+        let cache = &self.0.cache;
+        cache.accept(reading, &leased);
         for entry in &entries {
             if let Some(attributes) = &entry.attributes {
-                self.0.cache.learn_entry(reading, ino, &entry.name, Some(entry.ino));
-                self.0.cache.learn(reading, attributes.clone());
+                cache.learn_entry(reading, &leased, ino, &entry.name, Some(entry.ino));
+                cache.learn(reading, &leased, attributes.clone());
             }
         }
-        Ok(Arc::new(Page { after, entries, end, with_attributes, reading }))
+        let stamp = cache.stamp_for(reading, &leased, ino);
+        Ok(Arc::new(Page { after, entries, end, with_attributes, reading, stamp }))
     }
 
     /// Fetches the page after this one while this one is being read.

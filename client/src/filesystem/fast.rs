@@ -2,6 +2,8 @@
 
 use super::start::FileSystem;
 use super::types::Handle;
+use crate::cache::Telling;
+use crate::limits::KERNEL_MOVING_TTL;
 use bytes::Bytes;
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
@@ -23,16 +25,31 @@ impl FileSystem {
         }
     }
 
-    /// How long the attributes of an inode, as handed out last, may still be believed: what the kernel may keep them for.
-    /// Never longer than `attribute_ttl`, so that the two caches together are not staler than one.
-    pub fn validity(&self, ino: Ino) -> Duration {
-        self.0.cache.validity(ino)
+    /// To be held while names of a directory are told to the kernel: how long it may believe them.
+    pub fn telling_names(&self, directory: Ino) -> Telling<'_> {
+        self.0.cache.telling_names(directory)
+    }
+
+    /// To be held while these attributes are told to the kernel: how long it may believe them.
+    pub fn telling_attributes(&self, attributes: &Attributes) -> Telling<'_> {
+        // What is written here changes them, and the kernel knows not all of it.
+        let is_moving = self.0.link.opens().is_open(attributes.ino) || self.0.data.has_dirty();
+        let most = if is_moving { KERNEL_MOVING_TTL } else { Duration::MAX };
+        self.0.cache.telling_attributes(attributes.ino, attributes.version, most)
+    }
+
+    /// Whether what the kernel is told of a file's content is forgotten when others change it.
+    pub fn is_leased(&self, ino: Ino) -> bool {
+        self.0.cache.is_leased(ino)
     }
 
     /// `None` unless everything asked for is in memory.
     pub fn try_read(&self, handle: Handle, offset: u64, len: usize) -> Option<Result<Bytes, FsError>> {
         match self.readable(handle) {
             Ok(open) => {
+                if !self.is_fresh(&open.file) {
+                    return None;
+                }
                 let data = open.file.try_read(offset, len);
                 if matches!(data, Some(Ok(_))) {
                     self.note_read(&open);
@@ -51,8 +68,11 @@ impl FileSystem {
         };
         open.has_written.store(true, Ordering::Relaxed);
         match &open.append {
-            None => open.file.try_write(offset, data),
-            Some(append) => append.try_write(&open.file, data),
+            None => {
+                let _writing = self.try_writing(&open.file)?;
+                open.file.try_write(offset, data)
+            }
+            Some(append) => append.try_write(self, &open.file, data),
         }
     }
 

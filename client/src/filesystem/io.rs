@@ -12,6 +12,7 @@ impl FileSystem {
     /// Verified bytes from `offset` on; fewer than `len` only at the end of the file.
     pub async fn read(&self, handle: Handle, offset: u64, len: usize) -> Result<Bytes, FsError> {
         let open = self.readable(handle)?;
+        self.freshen(&open.file).await?;
         let data = open.file.read(offset, len).await?;
         self.note_read(&open);
         Ok(data)
@@ -22,8 +23,11 @@ impl FileSystem {
         let open = self.writable(handle)?;
         open.has_written.store(true, Ordering::Relaxed);
         match &open.append {
-            None => open.file.write(offset, data).await,
-            Some(append) => append.write(&open.file, data).await,
+            None => {
+                let _writing = self.writing(&open.file).await?;
+                open.file.write(offset, data).await
+            }
+            Some(append) => append.write(self, &open.file, data).await,
         }
     }
 
@@ -32,6 +36,17 @@ impl FileSystem {
         if open.atime_is_due.load(Ordering::Relaxed) && open.atime_is_due.swap(false, Ordering::Relaxed) {
             self.0.access.note(open.ino(), self.0.runtime.wall());
         }
+    }
+
+    /// Takes what the kernel has kept for a while (pages of a shared mapping). It needs no lease, and must not wait for one: the kernel may hand it in because
+    /// the lease is recalled. Whoever writes so has called nothing, and so has nothing that others must see.
+    pub async fn write_back(&self, handle: Handle, offset: u64, data: &[u8]) -> Result<usize, FsError> {
+        let open = self.writable(handle)?;
+        open.has_written.store(true, Ordering::Relaxed);
+        if let Some(session) = self.0.link.session() {
+            open.file.adopt(session);
+        }
+        open.file.write(offset, data).await
     }
 
     pub(super) fn readable(&self, handle: Handle) -> Result<Arc<OpenFile>, FsError> {

@@ -1,7 +1,7 @@
 //! An open directory: the page of entries that is being read, and the next one on its way.
 //!
 //! POSIX leaves open whether an entry made or removed after opendir is listed; going back to the beginning (rewinddir) must
-//! list anew. So pages are kept per handle, and the beginning is always fetched.
+//! list anew. So pages are kept per handle, and the beginning is always fetched, unless a whole listing is known to be still true.
 
 use crate::cache::Reading;
 use cairn_common::attributes::DirectoryEntry;
@@ -22,6 +22,8 @@ pub struct Page {
     /// Attributes were asked for: the entries have them, as they were when they were asked for.
     pub with_attributes: bool,
     pub reading: Reading,
+    /// Of the lease of the directory that came along.
+    pub stamp: Option<u64>,
 }
 
 impl Page {
@@ -40,6 +42,40 @@ impl Page {
     }
 }
 
+/// All pages of a directory, from its beginning to its end, under one lease.
+#[derive(Debug)]
+pub struct Listing {
+    pages: Vec<Arc<Page>>,
+}
+
+impl Listing {
+    /// What a reader has met, if it is all there was under one lease.
+    pub fn of(pages: Vec<Arc<Page>>) -> Option<Self> {
+        let first = pages.first()?;
+        let is_whole = first.after == DirCookie(0) && pages.last()?.end;
+        let is_one = first.stamp.is_some() && pages.iter().all(|page| page.stamp == first.stamp);
+        (is_whole && is_one).then_some(Self { pages })
+    }
+
+    pub fn stamp(&self) -> u64 {
+        self.pages.first().and_then(|page| page.stamp).unwrap_or(0)
+    }
+
+    pub fn reading(&self) -> Reading {
+        self.pages.first().map(|page| page.reading).unwrap_or_default()
+    }
+
+    pub fn entries(&self) -> usize {
+        self.pages.iter().map(|page| page.entries.len()).sum()
+    }
+
+    /// The page that goes on after `cookie`.
+    pub fn page_for(&self, cookie: DirCookie, with_attributes: bool) -> Option<&Arc<Page>> {
+        let page = self.pages.iter().find(|page| page.entries_after(cookie).is_some())?;
+        (page.with_attributes || !with_attributes).then_some(page)
+    }
+}
+
 /// A page that is being fetched.
 pub type Fetch = oneshot::Receiver<Result<Arc<Page>, FsError>>;
 
@@ -48,6 +84,8 @@ struct Pages {
     page: Option<Arc<Page>>,
     /// What comes after `page`.
     next: Option<Fetch>,
+    /// What was read from the beginning on without a gap.
+    met: Vec<Arc<Page>>,
 }
 
 /// An open directory.
@@ -78,9 +116,20 @@ impl DirectoryHandle {
     }
 
     /// A page becomes the one that is read.
-    pub fn turn_to(&self, page: &Arc<Page>) {
+    ///
+    /// With it the listing may be complete.
+    pub fn turn_to(&self, page: &Arc<Page>) -> Option<Listing> {
         let mut pages = self.pages.lock();
-        *pages = Pages { page: Some(Arc::clone(page)), next: None };
+        let mut met = std::mem::take(&mut pages.met);
+        let goes_on = met.last().map_or(DirCookie(0), |last| last.last()) == page.after;
+        if !goes_on {
+            met.clear();
+        }
+        if goes_on || page.after == DirCookie(0) {
+            met.push(Arc::clone(page));
+        }
+        *pages = Pages { page: Some(Arc::clone(page)), next: None, met };
+        if page.end { Listing::of(std::mem::take(&mut pages.met)) } else { None }
     }
 
     /// Whether the page after this one should be fetched now; the caller then gives it with `expect`.
@@ -118,6 +167,7 @@ mod tests {
             end,
             with_attributes: false,
             reading: Reading::default(),
+            stamp: None,
         }
     }
 

@@ -1,16 +1,15 @@
 //! flock(2) and fcntl(2): locks that all clients see.
 //!
-//! Locks make caches coherent, as with NFS: what was written is with the master before a lock is let go of, and whoever gets one sees what
-//! others did before.
+//! What was written is with the master before a lock is let go of. That whoever gets one sees what others did before is the business of leases.
 
 use super::handles::OpenFile;
 use super::start::FileSystem;
 use super::types::Handle;
-use crate::link::{AskError, LockPlace, Locked};
+use crate::link::{LockPlace, Locked};
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
 use cairn_common::lock::{LockClaim, LockFamily, LockMode, LockOwner};
-use cairn_common::wire::master::{LockPatience, LockSeen, MasterReply, MasterRequest};
+use cairn_common::wire::master::{LockPatience, LockSeen};
 use std::sync::Arc;
 
 impl FileSystem {
@@ -79,16 +78,8 @@ impl FileSystem {
         if self.0.versions.covers(ino, version) {
             return Ok(false);
         }
-        let reading = self.0.cache.reading();
-        let reply = self.0.link.ask_in_session(|session| MasterRequest::Open { session, ino }).await;
-        let (attributes, extents) = match reply {
-            Ok(MasterReply::Opened { attributes, extents }) => (attributes, extents),
-            Ok(other) => return Err(AskError::unexpected(&other).to_fs("a lock")),
-            Err(error) => return Err(error.to_fs("a lock")),
-        };
-        let attributes = self.0.cache.learn(reading, attributes);
-        let changed = self.0.versions.opened(ino, attributes.version);
-        open.file.opened(&attributes, &extents, changed);
-        Ok(changed)
+        // Nothing is left of what the lease of this client allowed it to believe, if others have changed the file.
+        self.freshen(&open.file).await?;
+        Ok(true)
     }
 }

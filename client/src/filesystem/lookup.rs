@@ -1,12 +1,12 @@
 //! Names to inodes: lookup, paths, symlinks.
 
 use super::start::FileSystem;
-use crate::link::AskError;
+use crate::link::{Answer, AskError};
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
 use cairn_common::limits::NAME_BYTES_MAX;
-use cairn_common::wire::master::{MasterError, MasterReply, MasterRequest};
+use cairn_common::wire::master::{MasterReply, MasterRequest};
 
 /// A name as an entry can have it.
 pub(super) fn check_name(name: &[u8]) -> Result<(), FsError> {
@@ -28,19 +28,21 @@ impl FileSystem {
         }
         let cache = &self.0.cache;
         let reading = cache.reading();
-        match self.0.link.ask(MasterRequest::Lookup { parent, name: name.to_vec() }).await {
-            Ok(MasterReply::Attributes(attributes)) => {
-                cache.learn_entry(reading, parent, name, Some(attributes.ino));
-                let attributes = cache.learn(reading, attributes);
+        let asked = self.0.link.ask_for_leases(|_| MasterRequest::Lookup { parent, name: name.to_vec() }).await;
+        let Answer { reply, leased } = asked.map_err(|error| error.to_fs("lookup"))?;
+        cache.accept(reading, &leased);
+        match reply {
+            MasterReply::Attributes(attributes) => {
+                cache.learn_entry(reading, &leased, parent, name, Some(attributes.ino));
+                let attributes = cache.learn(reading, &leased, attributes);
                 self.note_lookup(parent, name);
                 Ok(self.with_own_writes(attributes))
             }
-            Ok(other) => Err(AskError::unexpected(&other).to_fs("lookup")),
-            Err(AskError::Refused(MasterError::Fs(FsError::NotFound))) => {
-                cache.learn_entry(reading, parent, name, None);
+            MasterReply::NoSuchName => {
+                cache.learn_entry(reading, &leased, parent, name, None);
                 Err(FsError::NotFound)
             }
-            Err(error) => Err(error.to_fs("lookup")),
+            other => Err(AskError::unexpected(&other).to_fs("lookup")),
         }
     }
 

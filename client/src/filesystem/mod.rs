@@ -12,6 +12,7 @@ mod directories;
 mod fast;
 mod handles;
 mod io;
+mod leases;
 mod listing;
 mod locks;
 mod lookahead;

@@ -1,14 +1,16 @@
-//! open(2) and the end of an open file. Close-to-open: an opening always asks the master.
+//! open(2) and the end of an open file. An opening always asks the master, which has to know what is open.
 
 use super::start::FileSystem;
 use super::types::{Handle, OpenFlags, Opened};
+use crate::data::FileData;
 use crate::limits::CLOSED_EAGER;
-use crate::link::{AskError, OpenGuard};
+use crate::link::{Answer, AskError, OpenGuard};
 use cairn_common::attributes::{AttributeChange, Attributes};
 use cairn_common::error::FsError;
-use cairn_common::extent::ExtentPage;
 use cairn_common::ids::Ino;
+use cairn_common::wire::lease::LeaseMode;
 use cairn_common::wire::master::{MasterReply, MasterRequest};
+use std::sync::Arc;
 
 /// A handle that nobody will learn of, unless it is kept: the opening may fail, or its caller leave.
 struct Unwanted<'a> {
@@ -44,15 +46,18 @@ impl FileSystem {
         // Keeps what is known of the file alive, so that an answer which our own changes overtake is noticed.
         let file = self.0.data.file(ino);
         let reading = self.0.cache.reading();
-        let reply = self.0.link.ask_in_session(|session| MasterRequest::Open { session, ino }).await;
-        let (attributes, extents) = match reply {
-            Ok(MasterReply::Opened { attributes, extents }) => (attributes, extents),
-            Ok(other) => return Err(AskError::unexpected(&other).to_fs("open")),
+        let wanted = if flags.write { LeaseMode::Write } else { LeaseMode::Read };
+        let reply = self.0.link.ask_for_leases(|session| MasterRequest::Open { session, ino, wanted }).await;
+        let (attributes, extents, leased) = match reply {
+            Ok(Answer { reply: MasterReply::Opened { attributes, extents }, leased }) => (attributes, extents, leased),
+            Ok(other) => return Err(AskError::unexpected(&other.reply).to_fs("open")),
             Err(error) => return Err(error.to_fs("open")),
         };
-        let attributes = self.0.cache.learn(reading, attributes);
-        let mut opened = self.enter(attributes, &extents, guard, flags);
-        drop(file);
+        let changed = self.see(&file, &attributes, &extents);
+        self.0.cache.accept(reading, &leased);
+        self.rest(&file, reading, &leased);
+        let attributes = self.0.cache.learn(reading, &leased, attributes);
+        let mut opened = self.enter(attributes, file, changed, guard, flags);
         if flags.truncate {
             let unwanted = Unwanted { fs: self, handle: Some(opened.handle) };
             let change = AttributeChange { size: Some(0), ..AttributeChange::default() };
@@ -63,10 +68,7 @@ impl FileSystem {
     }
 
     /// Makes the handle.
-    pub(super) fn enter(&self, attributes: Attributes, extents: &ExtentPage, guard: OpenGuard, flags: OpenFlags) -> Opened {
-        let file = self.0.data.file(attributes.ino);
-        let changed = self.0.versions.opened(attributes.ino, attributes.version);
-        file.opened(&attributes, extents, changed);
+    pub(super) fn enter(&self, attributes: Attributes, file: Arc<FileData>, changed: bool, guard: OpenGuard, flags: OpenFlags) -> Opened {
         let atime_is_due = self.0.access.is_due(&attributes, self.0.runtime.wall());
         let handle = self.0.handles.insert_file(file, flags, guard, atime_is_due);
         Opened { handle, attributes: self.with_own_writes(attributes), keep_cache: !changed }

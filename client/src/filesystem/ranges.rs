@@ -1,6 +1,6 @@
 //! Ranges of files: fallocate, lseek for data and holes, copy_file_range.
 
-use super::attributes::unexpected;
+use super::attributes::{Changed, unexpected};
 use super::start::FileSystem;
 use super::types::{AllocateMode, Handle, SeekTarget};
 use crate::data::FileData;
@@ -35,17 +35,23 @@ impl FileSystem {
 
     /// A commit without data: sizes grow by the greater of two, so that a writer elsewhere loses nothing.
     async fn extend(&self, file: &Arc<FileData>, end: u64) -> Result<(), FsError> {
+        self.freshen(file).await?;
         if file.local_size() >= end {
             return Ok(());
         }
-        let growth = FileCommit { ino: file.ino(), extents: Vec::new(), size_at_least: end, mtime: self.0.runtime.wall() };
-        let attributes = match self.0.metadata.commit(vec![growth], Vec::new(), false).await {
-            Ok(mut results) => results.pop().ok_or_else(|| unexpected("fallocate"))??,
-            Err(CommitError::Fs(error)) => return Err(error),
-            Err(CommitError::PutAgain) => return Err(unexpected("fallocate")),
-        };
-        file.refreshed(&attributes);
-        Ok(())
+        loop {
+            let session = self.0.metadata.session().await?;
+            let growth = FileCommit { ino: file.ino(), extents: Vec::new(), size_at_least: end, mtime: self.0.runtime.wall() };
+            let attributes = match self.0.metadata.commit(vec![growth], Vec::new(), false, session).await {
+                Ok(mut results) => results.pop().ok_or_else(|| unexpected("fallocate"))??,
+                // Done twice it changes nothing.
+                Err(CommitError::SessionGone) => continue,
+                Err(CommitError::Fs(error)) => return Err(error),
+                Err(CommitError::PutAgain) => return Err(unexpected("fallocate")),
+            };
+            file.refreshed(&attributes);
+            return Ok(());
+        }
     }
 
     async fn punch(&self, file: &Arc<FileData>, range: Range<u64>, extend: bool) -> Result<(), FsError> {
@@ -53,13 +59,11 @@ impl FileSystem {
         self.to_its_end("fallocate", async move {
             let changing = this.0.cache.changing(file.ino());
             let mutation = Mutation::PunchHole { ino: file.ino(), offset: range.start, bytes: range.end - range.start, extend };
-            let reply = this.0.link.mutate(mutation, false).await;
-            drop(changing);
-            let MutationReply::Inode(attributes) = reply.map_err(|error| error.to_fs("fallocate"))? else {
+            let Changed { reply: MutationReply::Inode(attributes), known } = this.change(changing, mutation, "fallocate").await? else {
                 return Err(unexpected("fallocate"));
             };
-            file.punched(range);
-            file.refreshed(&this.learn_changed(attributes));
+            file.punched(range, &attributes);
+            this.learn_changed(known, attributes);
             drop(hold);
             Ok(())
         })
@@ -70,6 +74,7 @@ impl FileSystem {
     /// counts as a hole.
     pub async fn seek(&self, handle: Handle, offset: u64, target: SeekTarget) -> Result<u64, FsError> {
         let file = Arc::clone(&self.0.handles.file(handle)?.file);
+        self.freshen(&file).await?;
         let size = file.local_size();
         if offset >= size {
             return Err(FsError::NoDataThere);
@@ -106,6 +111,7 @@ impl FileSystem {
     pub async fn copy_range(&self, from: Handle, from_offset: u64, to: Handle, to_offset: u64, len: u64) -> Result<u64, FsError> {
         let source = Arc::clone(&self.readable(from)?.file);
         let target = Arc::clone(&self.writable(to)?.file);
+        self.freshen(&source).await?;
         let bytes = len.min(source.local_size().saturating_sub(from_offset));
         if bytes == 0 {
             return Ok(0);
@@ -121,15 +127,14 @@ impl FileSystem {
         self.to_its_end("copy_file_range", async move {
             let changing = this.0.cache.changing(target.ino());
             let mutation = Mutation::CopyRange { from: source.ino(), from_offset, to: target.ino(), to_offset, bytes };
-            let reply = this.0.link.mutate(mutation, false).await;
-            drop(changing);
-            let MutationReply::Copied { bytes, to } = reply.map_err(|error| error.to_fs("copy_file_range"))? else {
+            let Changed { reply: MutationReply::Copied { bytes, to }, known } = this.change(changing, mutation, "copy_file_range").await?
+            else {
                 return Err(unexpected("copy_file_range"));
             };
             if !is_planted(Bug::StaleExtents) {
                 target.forget_extents();
             }
-            target.refreshed(&this.learn_changed(to));
+            target.refreshed(&this.learn_changed(known, to));
             drop(hold);
             Ok(bytes)
         })

@@ -3,7 +3,7 @@
 //! POSIX: the content of a file lives until its last name and its last descriptor are gone. The master keeps it for as long as
 //! this session holds it open (`link::open_inodes`).
 
-use super::attributes::unexpected;
+use super::attributes::{Changed, unexpected};
 use super::lookup::check_name;
 use super::start::FileSystem;
 use cairn_common::error::FsError;
@@ -23,16 +23,13 @@ impl FileSystem {
 
     async fn remove(&self, parent: Ino, name: &[u8], mutation: Mutation, what: &str) -> Result<(), FsError> {
         let changing = self.0.cache.changing_names(&[(parent, name)]);
-        let reply = self.0.link.mutate(mutation, false).await;
-        drop(changing);
-        match reply {
-            Ok(MutationReply::Removed(attributes)) => {
-                self.0.cache.set_entry(parent, name, None);
-                self.learn_changed(attributes);
+        match self.change(changing, mutation, what).await? {
+            Changed { reply: MutationReply::Removed(attributes), known } => {
+                self.learn_name(&known, parent, name, None);
+                self.learn_changed(known, attributes);
                 Ok(())
             }
-            Ok(_) => Err(unexpected(what)),
-            Err(error) => Err(error.to_fs(what)),
+            _ => Err(unexpected(what)),
         }
     }
 }

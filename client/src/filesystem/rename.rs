@@ -27,14 +27,13 @@ impl FileSystem {
         self.flush_before_rename(moved).await;
         let changing = cache.changing_names(&[(from_parent, from_name), (to_parent, to_name)]);
         let mutation = Mutation::Rename { from_parent, from_name: from_name.to_vec(), to_parent, to_name: to_name.to_vec(), mode };
-        let reply = self.0.link.mutate(mutation, false).await;
-        drop(changing);
+        let changed = self.change(changing, mutation, "rename").await;
         // Links, times and versions of both have changed.
         moved.into_iter().chain(met).for_each(|ino| drop(cache.changing(ino)));
-        reply.map_err(|error| error.to_fs("rename"))?;
+        let known = changed?.known;
         // Two names of one inode: rename does nothing, and both stay. So may be a name of which nothing is known.
         if mode != RenameMode::Exchange && moved.is_some() && met.is_some() && moved != met {
-            cache.set_entry(from_parent, from_name, None);
+            self.learn_name(&known, from_parent, from_name, None);
         }
         Ok(())
     }

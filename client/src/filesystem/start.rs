@@ -2,13 +2,16 @@
 
 use super::access::AccessTimes;
 use super::handles::Handles;
+use super::leases::AtStake;
+use super::listing::Listing;
 use super::lookahead::Lookahead;
-use crate::cache::{KnownVersions, MetadataCache};
+use crate::cache::{KnownVersions, Listings, MetadataCache};
 use crate::counters::{Counters, Counts};
 use crate::data::{DataSettings, DataStore, PoolChooser};
+use crate::limits::LISTED_ENTRIES_MAX;
 use crate::link::{AskError, Keeper, Link, MasterMetadata, StartError};
 use crate::metrics;
-use crate::ports::{Metadata, Targets};
+use crate::ports::{KernelCache, Metadata, Targets};
 use crate::settings::Settings;
 use crate::targets::TargetPool;
 use cairn_common::attributes::{Attributes, FileKind};
@@ -20,8 +23,7 @@ use cairn_runtime::Runtime;
 use cairn_runtime::clock::Moment;
 use cairn_runtime::task::TaskGuard;
 use parking_lot::Mutex;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 /// A file system to which this process is connected. Cheap to clone; ends with [`shutdown`](FileSystem::shutdown) or with the last clone.
 #[derive(Clone)]
@@ -40,7 +42,11 @@ pub(crate) struct Inner {
     pub usage: Mutex<Option<(Usage, Moment)>>,
     pub lookahead: Lookahead,
     pub access: Arc<AccessTimes>,
-    pub attribute_ttl: Duration,
+    pub listings: Mutex<Listings<Listing>>,
+    /// Held while a file takes over what the master says of it.
+    pub seeing: Mutex<()>,
+    /// The kernel of this machine, if the file system is mounted.
+    pub kernel: OnceLock<Arc<dyn KernelCache>>,
     cluster: [u8; 16],
     pub started: Moment,
     keeper: Keeper,
@@ -53,9 +59,10 @@ impl FileSystem {
     /// Connects to the master, opens a session and fetches the cluster map; says within `settings.connect_limit` why that can't be.
     pub async fn connect(runtime: Runtime, settings: Settings) -> Result<FileSystem, StartError> {
         let counts = Arc::new(Counts::default());
-        let (keeper, link, welcome) = Keeper::start(&runtime, &settings, Arc::clone(&counts)).await?;
-        let started = Self::start(runtime, &settings, counts, keeper, link, welcome.cluster).await?;
-        started.0.cache.learn_own(welcome.root);
+        let cache = Arc::new(MetadataCache::new(runtime.clone(), Arc::clone(&counts)));
+        let (keeper, link, welcome) = Keeper::start(&runtime, &settings, Arc::clone(&cache), Arc::clone(&counts)).await?;
+        let started = Self::start(runtime, &settings, counts, cache, keeper, link, welcome.cluster).await?;
+        started.0.link.is_at_stake_for(Arc::new(AtStake(Arc::downgrade(&started.0))));
         Ok(started)
     }
 
@@ -63,6 +70,7 @@ impl FileSystem {
         runtime: Runtime,
         settings: &Settings,
         counts: Arc<Counts>,
+        cache: Arc<MetadataCache>,
         keeper: Keeper,
         link: Arc<Link>,
         cluster: [u8; 16],
@@ -77,7 +85,6 @@ impl FileSystem {
             }
         };
         let pool = choose_pool(&targets, settings.pool.as_deref())?;
-        let cache = Arc::new(MetadataCache::new(runtime.clone(), settings.attribute_ttl, Arc::clone(&counts)));
         let versions = Arc::new(KnownVersions::default());
         let targets_port: Arc<dyn Targets> = Arc::clone(&targets) as _;
         let metadata: Arc<dyn Metadata> = Arc::new(MasterMetadata {
@@ -97,7 +104,7 @@ impl FileSystem {
         let data = DataStore::new(runtime.clone(), Arc::clone(&metadata), targets_port, data_settings, Arc::clone(&counts));
         let load_reporter = metrics::report(runtime.clone(), Arc::clone(&link), Arc::clone(&counts));
         let access = Arc::new(AccessTimes::new(settings.access_times));
-        let access_teller = access.start_telling(&runtime, &link);
+        let access_teller = access.start_telling(&runtime, &link, &cache);
         Ok(FileSystem(Arc::new(Inner {
             started: runtime.now(),
             _load_reporter: runtime.spawn("load reporter", load_reporter).abort_on_drop(),
@@ -113,7 +120,9 @@ impl FileSystem {
             usage: Mutex::new(None),
             lookahead: Lookahead::default(),
             access,
-            attribute_ttl: settings.attribute_ttl,
+            listings: Mutex::new(Listings::new(LISTED_ENTRIES_MAX)),
+            seeing: Mutex::new(()),
+            kernel: OnceLock::new(),
             cluster,
             keeper,
             _map_follower: map_follower,
@@ -125,7 +134,7 @@ impl FileSystem {
     /// are still under way fail.
     pub async fn shutdown(&self) -> Result<(), FsError> {
         let flushed = self.0.data.flush_all().await;
-        self.0.access.tell(&self.0.link).await;
+        self.0.access.tell(&self.0.link, &self.0.cache).await;
         self.0.handles.clear();
         self.0.keeper.shut_down().await;
         self.0.targets.shut_down();
@@ -137,9 +146,10 @@ impl FileSystem {
         self.0.cluster
     }
 
-    /// How long attributes and entries are believed, here and in whatever caches they are handed to.
-    pub fn attribute_ttl(&self) -> Duration {
-        self.0.attribute_ttl
+    /// A kernel believes what it is told from here; it is told what to forget. To be called once, before it is told anything.
+    pub fn is_mounted_by(&self, kernel: Arc<dyn KernelCache>) {
+        // There is one mount for each file system.
+        let _ = self.0.kernel.set(kernel);
     }
 
     /// The newest cluster map known.

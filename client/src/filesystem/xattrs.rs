@@ -58,10 +58,7 @@ impl FileSystem {
     }
 
     async fn change_xattr(&self, ino: Ino, mutation: Mutation, what: &str) -> Result<(), FsError> {
-        let changing = self.0.cache.changing(ino);
-        let reply = self.0.link.mutate(mutation, false).await;
-        drop(changing);
-        reply.map(|_| ()).map_err(|error| error.to_fs(what))
+        self.change(self.0.cache.changing(ino), mutation, what).await.map(drop)
     }
 }
 

@@ -5,6 +5,7 @@ use super::lock_book::LockBook;
 use super::open_inodes::OpenInodes;
 use super::session::{Contact, Line, LineFailure, Session};
 use super::unsynced::Unsynced;
+use crate::cache::{Leased, MetadataCache};
 use crate::counters::Counts;
 use crate::limits::{LOCK_WAITS_MAX, MUTATIONS_IN_FLIGHT_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, TRY_LIMIT};
 use bytes::Bytes;
@@ -12,14 +13,16 @@ use cairn_common::codec::{decode, encode};
 use cairn_common::error::FsError;
 use cairn_common::ids::{Ino, MapEpoch, SessionId};
 use cairn_common::time::Timestamp;
+use cairn_common::wire::lease::RecalledLease;
 use cairn_common::wire::master::{MasterAnswer, MasterError, MasterReply, MasterRequest};
 use cairn_runtime::Runtime;
 use cairn_runtime::clock::Moment;
 use cairn_runtime::network::{CallError, Message};
+use cairn_runtime::task::BoxFuture;
 use parking_lot::Mutex;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -47,6 +50,25 @@ pub struct Link {
     pub(super) locks: Arc<LockBook>,
     /// One permit per lock that waits at the master.
     pub(super) lock_waits: Semaphore,
+    pub(super) cache: Arc<MetadataCache>,
+    /// Those whose data and caches depend on the session.
+    pub(super) stake: OnceLock<Arc<dyn Stake>>,
+}
+
+/// Whoever has something to lose with the session or its leases.
+pub trait Stake: Send + Sync {
+    /// Contact is lost: nothing is believed any more. The inodes whose data is held back here.
+    fn contact_lost(&self) -> BoxFuture<'static, Vec<Ino>>;
+    /// There is contact again. `has_restarted`: with a master that may have forgotten what it had answered last.
+    fn came_back(&self, is_new_session: bool, has_restarted: bool);
+    /// Ready when these leases are given back.
+    fn recalled(&self, leases: Vec<RecalledLease>) -> BoxFuture<'static, ()>;
+}
+
+/// A reply, and the leases that came with it.
+pub struct Answer {
+    pub reply: MasterReply,
+    pub leased: Leased,
 }
 
 /// Why a request has no answer that the caller can use.
@@ -58,6 +80,8 @@ pub enum AskError {
     Away(Duration),
     #[error("the session ended while the request was under way; whether it was done is unknown")]
     Unknown,
+    #[error("the session ended before the request was done")]
+    SessionGone,
     #[error("the file system was shut down")]
     Closed,
     #[error("the request cannot be sent: {0}")]
@@ -97,7 +121,7 @@ pub(super) enum TryError {
 }
 
 impl Link {
-    pub(super) fn new(runtime: Runtime, master_wait: Duration, counts: Arc<Counts>) -> Arc<Self> {
+    pub(super) fn new(runtime: Runtime, master_wait: Duration, cache: Arc<MetadataCache>, counts: Arc<Counts>) -> Arc<Self> {
         Arc::new(Self {
             runtime,
             master_wait,
@@ -113,6 +137,8 @@ impl Link {
             unsynced: Mutex::default(),
             locks: Arc::default(),
             lock_waits: Semaphore::new(LOCK_WAITS_MAX),
+            cache,
+            stake: OnceLock::new(),
         })
     }
 
@@ -195,29 +221,45 @@ impl Link {
 
     /// A request without a session, sent until it is answered or the caller's patience ends.
     pub async fn ask(&self, request: MasterRequest) -> Result<MasterReply, AskError> {
-        self.ask_in_session(|_| request.clone()).await
+        self.ask_for_leases(|_| request.clone()).await.map(|answer| answer.reply)
     }
 
     /// A request that names the session, whichever it is by then. It must do no harm when done twice.
     pub async fn ask_in_session(&self, make: impl Fn(SessionId) -> MasterRequest + Send) -> Result<MasterReply, AskError> {
+        self.ask_for_leases(make).await.map(|answer| answer.reply)
+    }
+
+    /// Whose the leases shall be that are recalled. To be called once, before any are asked for.
+    pub fn is_at_stake_for(&self, stake: Arc<dyn Stake>) {
+        // There is one file system for each link.
+        let _ = self.stake.set(stake);
+    }
+
+    /// The session that is open, if there is contact.
+    pub fn session(&self) -> Option<SessionId> {
+        self.present_line().map(|line| line.session.id)
+    }
+
+    /// The same, with the leases that come with the reply.
+    pub async fn ask_for_leases(&self, make: impl Fn(SessionId) -> MasterRequest + Send) -> Result<Answer, AskError> {
         self.ask_while(move |session| Some(make(session))).await
     }
 
     /// A request that only one session can make, sent until it is answered; `Unknown` once that session is gone.
     pub(super) async fn ask_of_session(&self, session: &Session, make: impl Fn() -> MasterRequest + Send) -> Result<MasterReply, AskError> {
         let id = session.id;
-        self.ask_while(move |present| (present == id).then(&make)).await
+        self.ask_while(move |present| (present == id).then(&make)).await.map(|answer| answer.reply)
     }
 
     /// Asks until there is an answer, or until `make` has nothing to ask in the present session.
-    async fn ask_while(&self, make: impl Fn(SessionId) -> Option<MasterRequest> + Send) -> Result<MasterReply, AskError> {
+    async fn ask_while(&self, make: impl Fn(SessionId) -> Option<MasterRequest> + Send) -> Result<Answer, AskError> {
         let deadline = self.deadline();
         let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
         loop {
             let line = self.line(deadline).await?;
             let request = make(line.session.id).ok_or(AskError::Unknown)?;
             match self.try_once(&line, &request).await {
-                Ok(reply) => return Ok(reply),
+                Ok(answer) => return Ok(answer),
                 Err(TryError::Refused(MasterError::NoSuchSession(_))) => line.fail(LineFailure::SessionGone),
                 Err(TryError::Refused(MasterError::Unavailable(reason))) => tracing::debug!("the master asks to come again: {reason}"),
                 Err(TryError::NoAnswer) => {}
@@ -235,7 +277,7 @@ impl Link {
     pub async fn ask_quickly(&self, limit: Duration, request: &MasterRequest) -> Option<MasterReply> {
         let deadline = self.runtime.now().plus(limit);
         let line = self.present_line()?;
-        self.until(deadline, self.try_once(&line, request)).await.ok()?.ok()
+        self.until(deadline, self.try_once(&line, request)).await.ok()?.ok().map(|answer| answer.reply)
     }
 
     pub(super) fn deadline(&self) -> Moment {
@@ -257,8 +299,8 @@ impl Link {
     }
 
     /// Waits until the master can be asked, as far as we know.
-    pub async fn reach(&self) -> Result<(), AskError> {
-        self.line(self.deadline()).await.map(drop)
+    pub async fn reach(&self) -> Result<Arc<Line>, AskError> {
+        self.line(self.deadline()).await
     }
 
     fn present_line(&self) -> Option<Arc<Line>> {
@@ -284,11 +326,11 @@ impl Link {
     }
 
     /// Sends a request once over a line. A line that stays silent is reported to the keeper.
-    pub(super) async fn try_once(&self, line: &Line, request: &MasterRequest) -> Result<MasterReply, TryError> {
+    pub(super) async fn try_once(&self, line: &Line, request: &MasterRequest) -> Result<Answer, TryError> {
         self.counts.master_requests.add(1);
         let started = self.runtime.now();
         let message = Message { head: encode(request).into(), body: Bytes::new() };
-        let reply = match self.runtime.timeout(TRY_LIMIT, line.connection.call(message)).await {
+        let message = match self.runtime.timeout(TRY_LIMIT, line.connection.call(message)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(CallError::ConnectionLost(_))) => {
                 line.fail(LineFailure::Broken);
@@ -307,8 +349,18 @@ impl Link {
         let answered = self.runtime.now();
         line.note_answer(answered);
         self.counts.master_seconds.record(answered.since(started));
-        match decode::<MasterAnswer>("an answer of the master", &reply.head) {
-            Ok(answer) => answer.map_err(TryError::Refused),
+        match decode::<MasterAnswer>("an answer of the master", &message.head) {
+            // Of a session that is gone nothing is good any more.
+            Ok(Err(error @ MasterError::NoSuchSession(_))) => Err(TryError::Refused(error)),
+            Ok(answer) => {
+                self.cache.renewed(started.plus(line.session.lease_time()));
+                let reply = answer.map_err(TryError::Refused)?;
+                let grants = if message.body.is_empty() { Ok(Vec::new()) } else { decode("leases", &message.body) };
+                match grants {
+                    Ok(grants) => Ok(Answer { reply, leased: Leased::new(line.session.id, grants) }),
+                    Err(error) => Err(TryError::Garbled(error.to_string())),
+                }
+            }
             Err(error) => Err(TryError::Garbled(error.to_string())),
         }
     }

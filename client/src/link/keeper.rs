@@ -12,16 +12,21 @@ use super::backoff::Backoff;
 use super::calls::{Link, TryError};
 use super::lock_book::LockPlace;
 use super::session::{Contact, Line, LineFailure, Session};
+use crate::cache::MetadataCache;
 use crate::counters::Counts;
-use crate::limits::{CLOSED_PER_RENEWAL_MAX, QUICK_LIMIT, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, TRY_LIMIT};
+use crate::limits::{CLOSED_PER_RENEWAL_MAX, QUICK_LIMIT, RENEWALS_PER_LEASE, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, TRY_LIMIT};
 use crate::settings::Settings;
+use bytes::Bytes;
 use cairn_common::attributes::Attributes;
+use cairn_common::codec::{decode, encode};
 use cairn_common::ids::{Incarnation, SessionId};
 use cairn_common::limits::{LOCKS_ASSERTED_MAX, SESSION_RENEW_INTERVAL};
 use cairn_common::lock::LockClaim;
+use cairn_common::planted::{Bug, is_planted};
+use cairn_common::wire::lease::{ClientReply, ClientRequest};
 use cairn_common::wire::master::{MasterError, MasterReply, MasterRequest, Role};
 use cairn_runtime::Runtime;
-use cairn_runtime::network::{ConnectError, Connection, Endpoint};
+use cairn_runtime::network::{ConnectError, Connection, Endpoint, Message};
 use cairn_runtime::task::TaskGuard;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -84,9 +89,14 @@ struct Work {
 
 impl Keeper {
     /// Connects and opens a session, or says within `settings.connect_limit` why that can't be.
-    pub async fn start(runtime: &Runtime, settings: &Settings, counts: Arc<Counts>) -> Result<(Keeper, Arc<Link>, Welcome), StartError> {
+    pub async fn start(
+        runtime: &Runtime,
+        settings: &Settings,
+        cache: Arc<MetadataCache>,
+        counts: Arc<Counts>,
+    ) -> Result<(Keeper, Arc<Link>, Welcome), StartError> {
         let endpoint = runtime.network.bind(any_port(settings.master.ip()), settings.credentials.clone()).map_err(StartError::Local)?;
-        let link = Link::new(runtime.clone(), settings.master_wait, counts);
+        let link = Link::new(runtime.clone(), settings.master_wait, cache, counts);
         let work = Work {
             link: Arc::clone(&link),
             endpoint: Arc::clone(&endpoint),
@@ -159,7 +169,7 @@ impl Work {
             tracing::warn!("lost contact to the master at {}: {}", self.master, describe(failure));
             self.publish(Contact::Away);
             line.connection.close("starting over");
-            match self.come_back(&line.session).await {
+            match self.come_back(&line).await {
                 Some(back) => line = back,
                 None => return,
             }
@@ -184,10 +194,10 @@ impl Work {
     }
 
     /// `None` once the file system is shut down.
-    async fn come_back(&self, session: &Arc<Session>) -> Option<Arc<Line>> {
+    async fn come_back(&self, before: &Arc<Line>) -> Option<Arc<Line>> {
         let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
         while !self.is_closed() {
-            match self.establish(Some(session)).await {
+            match self.establish(Some(before)).await {
                 Ok(welcome) => return Some(welcome.line),
                 Err(error) => tracing::debug!("the master at {} is still away: {error}", self.master),
             }
@@ -197,7 +207,7 @@ impl Work {
     }
 
     /// Connects and opens a session, which is `previous` again if the master still knows it.
-    async fn establish(&self, previous: Option<&Arc<Session>>) -> Result<Welcome, EstablishError> {
+    async fn establish(&self, previous: Option<&Arc<Line>>) -> Result<Welcome, EstablishError> {
         let connection = match self.link.runtime.timeout(TRY_LIMIT, self.endpoint.connect(self.master, Role::Master)).await {
             Ok(connected) => connected.map_err(EstablishError::Connect)?,
             Err(_) => return Err(EstablishError::NoAnswer),
@@ -206,42 +216,54 @@ impl Work {
         self.open_session(&connection, previous).await.inspect_err(|_| connection.close("no session"))
     }
 
-    async fn open_session(&self, connection: &Arc<dyn Connection>, previous: Option<&Arc<Session>>) -> Result<Welcome, EstablishError> {
+    async fn open_session(&self, connection: &Arc<dyn Connection>, previous: Option<&Arc<Line>>) -> Result<Welcome, EstablishError> {
         // A line of its own for the greeting, for nobody else must use the connection before.
-        let unopened = Session::new(SessionId(0));
+        let unopened = Session::new(SessionId(0), Duration::ZERO);
         let greeting = Line::new(Arc::clone(connection), unopened, Incarnation(0), self.link.runtime.now());
+        let writing = match self.link.stake.get() {
+            Some(stake) => stake.contact_lost().await,
+            None => Vec::new(),
+        };
         let request = MasterRequest::OpenSession {
-            previous: previous.map(|session| session.id),
+            previous: previous.map(|line| line.session.id),
             description: self.description.clone(),
             open: self.link.opens.for_session(),
-            answered: previous.map_or_else(Vec::new, |session| self.link.unsynced.lock().claims(session.id)),
+            answered: previous.map_or_else(Vec::new, |line| self.link.unsynced.lock().claims(line.session.id)),
+            writing,
         };
-        let reply = self.link.try_once(&greeting, &request).await;
-        let (id, cluster, root, now, incarnation, unknown) = match reply {
-            Ok(MasterReply::Session { session, cluster, root, now, incarnation, unknown }) => {
-                (session, cluster, root, now, incarnation, unknown)
+        let asked = self.link.runtime.now();
+        let reply = self.link.try_once(&greeting, &request).await.map(|answer| answer.reply);
+        let (id, cluster, root, now, incarnation, unknown, lease_ms) = match reply {
+            Ok(MasterReply::Session { session, cluster, root, now, incarnation, unknown, lease_ms }) => {
+                (session, cluster, root, now, incarnation, unknown, lease_ms)
             }
             Ok(_) | Err(TryError::NoAnswer | TryError::Unsendable(_) | TryError::Garbled(_)) => return Err(EstablishError::NoAnswer),
             Err(TryError::Refused(error)) => return Err(EstablishError::Refused(error)),
         };
         self.link.note_time(now);
+        let lease_time = Duration::from_millis(lease_ms);
         let session = match previous {
-            Some(previous) if previous.id == id => {
+            Some(previous) if previous.session.id == id => {
                 self.assert_locks(&greeting, id).await?;
                 self.tell_lost(self.link.unsynced.lock().lose(id, &unknown));
-                Arc::clone(previous)
+                Arc::clone(&previous.session)
             }
             Some(previous) => {
-                tracing::warn!("the master has forgotten session {}; going on as {id}", previous.id);
-                self.tell_lost(self.link.unsynced.lock().lose_session(previous.id, incarnation));
+                tracing::warn!("the master has ended session {}; going on as {id}", previous.session.id);
+                self.link.counts.sessions_lost.add(1);
+                self.tell_lost(self.link.unsynced.lock().lose_session(previous.session.id, incarnation));
                 let places = self.link.locks.lose_all();
                 if places > 0 {
                     tracing::error!("the locks of {places} files went with it: whoever held one gets EIO until the file is closed");
                 }
-                Session::new(id)
+                Session::new(id, lease_time)
             }
-            None => Session::new(id),
+            None => Session::new(id, lease_time),
         };
+        if let (Some(previous), Some(stake)) = (previous, self.link.stake.get()) {
+            stake.came_back(previous.session.id != id, previous.master != incarnation);
+        }
+        self.link.cache.renewed(asked.plus(lease_time));
         let line = Line::new(Arc::clone(connection), session, incarnation, self.link.runtime.now());
         Ok(Welcome { line, root, cluster })
     }
@@ -254,7 +276,12 @@ impl Work {
         while left {
             let claims = pages.next().unwrap_or_default().to_vec();
             left = pages.peek().is_some();
-            match self.link.try_once(greeting, &MasterRequest::AssertLocks { session, claims, last: !left }).await {
+            match self
+                .link
+                .try_once(greeting, &MasterRequest::AssertLocks { session, claims, last: !left })
+                .await
+                .map(|answer| answer.reply)
+            {
                 Ok(MasterReply::LocksAsserted { refused }) => self.lose_locks(&refused),
                 Ok(_) | Err(TryError::NoAnswer | TryError::Unsendable(_) | TryError::Garbled(_)) => return Err(EstablishError::NoAnswer),
                 Err(TryError::Refused(error)) => return Err(EstablishError::Refused(error)),
@@ -276,10 +303,12 @@ impl Work {
         }
     }
 
-    /// Renews the session until the line fails.
+    /// Renews the session, and answers recalls, until the line fails.
     async fn attend(&self, line: &Arc<Line>) -> LineFailure {
+        let recalls = serve_recalls(Arc::clone(&self.link), Arc::clone(&line.connection));
+        let _recalls = self.link.runtime.spawn("recalls", recalls).abort_on_drop();
         loop {
-            let pause = self.link.runtime.sleep(SESSION_RENEW_INTERVAL);
+            let pause = self.link.runtime.sleep(SESSION_RENEW_INTERVAL.min(line.session.lease_time() / RENEWALS_PER_LEASE));
             tokio::select! {
                 biased;
                 failure = line.wait_for_failure() => return failure,
@@ -296,7 +325,7 @@ impl Work {
         let request = MasterRequest::Renew { session: line.session.id, closed };
         let mut is_heard = false;
         let mark = self.link.mark();
-        match self.link.try_once(line, &request).await {
+        match self.link.try_once(line, &request).await.map(|answer| answer.reply) {
             Ok(MasterReply::Renewed { epoch, now }) => {
                 is_heard = true;
                 self.link.note_durable(mark);
@@ -313,6 +342,30 @@ impl Work {
         if is_heard && self.link.opens.closed_count() > CLOSED_PER_RENEWAL_MAX {
             self.link.renew_soon();
         }
+    }
+}
+
+/// Answers the master's recalls until the connection is gone.
+async fn serve_recalls(link: Arc<Link>, connection: Arc<dyn Connection>) {
+    while let Some(call) = connection.accept().await {
+        let answering = Arc::clone(&link);
+        link.runtime.spawn("recall", async move {
+            match decode::<ClientRequest>("a request of the master", &call.request.head) {
+                Ok(ClientRequest::Recall { leases }) => {
+                    answering.counts.recalls.add(leases.len() as u64);
+                    if let Some(stake) = answering.stake.get() {
+                        let given_back = stake.recalled(leases);
+                        if !is_planted(Bug::RecallAnsweredFirst) {
+                            given_back.await;
+                        } else {
+                            answering.runtime.spawn("late recall", given_back);
+                        }
+                    }
+                    call.reply.send(Message { head: encode(&ClientReply::GivenBack).into(), body: Bytes::new() }).await;
+                }
+                Err(error) => tracing::warn!("{error}"),
+            }
+        });
     }
 }
 

@@ -1,14 +1,15 @@
 //! The master as the data path sees it.
 
-use super::calls::{AskError, Link};
+use super::calls::{Answer, AskError, Link};
 use crate::cache::{KnownVersions, MetadataCache};
 use crate::limits::{EXTENT_PAGES_MAX, QUICK_LIMIT};
 use crate::ports::{CommitError, Metadata, Targets};
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
 use cairn_common::extent::{ExtentPage, NewChunk};
-use cairn_common::ids::{ChunkId, Ino, MapEpoch};
+use cairn_common::ids::{ChunkId, Ino, MapEpoch, SessionId};
 use cairn_common::time::Timestamp;
+use cairn_common::wire::lease::LeaseMode;
 use cairn_common::wire::master::{
     CompactionWork, FileCommit, FileCompaction, MasterError, MasterReply, MasterRequest, Mutation, MutationReply,
 };
@@ -51,16 +52,19 @@ impl MasterMetadata {
         files: Vec<FileCommit>,
         chunks: Vec<NewChunk>,
         durable: bool,
+        session: SessionId,
     ) -> Result<Vec<Result<Attributes, FsError>>, CommitError> {
         let inodes: Vec<Ino> = files.iter().map(|file| file.ino).collect();
+        let stamps = self.cache.stamps(&inodes);
         let tickets = chunks.iter().map(|chunk| chunk.ticket).max();
-        match self.link.mutate(Mutation::Commit { files, chunks }, durable).await {
+        match self.link.mutate_in(Some(session), Mutation::Commit { files, chunks }, durable).await.map(|done| done.reply) {
             Ok(MutationReply::Committed(results)) if results.len() == inodes.len() => {
-                let learn = |attributes: Attributes| {
+                let learn = |(result, stamp): (Result<Attributes, FsError>, Option<u64>)| {
+                    let attributes = result?;
                     self.versions.changed_by_us(attributes.ino, attributes.version);
-                    self.cache.learn_own(attributes)
+                    Ok(self.cache.learn_committed(stamp, attributes))
                 };
-                Ok(results.into_iter().map(|result| result.map(learn)).collect())
+                Ok(results.into_iter().zip(stamps).map(learn).collect())
             }
             Ok(_) => Err(CommitError::Fs(AskError::Garbled("not the answer to a commit".to_owned()).to_fs("a commit"))),
             Err(error) => Err(self.refused(error, tickets, "a commit").await),
@@ -78,6 +82,7 @@ impl MasterMetadata {
                 self.await_ticket_after(tickets).await;
                 CommitError::PutAgain
             }
+            AskError::SessionGone => CommitError::SessionGone,
             error => CommitError::Fs(error.to_fs(request)),
         }
     }
@@ -92,7 +97,7 @@ impl MasterMetadata {
 
     async fn publish_rewrite(&self, files: Vec<FileCompaction>, chunks: Vec<NewChunk>) -> Result<u64, CommitError> {
         let tickets = chunks.iter().map(|chunk| chunk.ticket).max();
-        match self.link.mutate(Mutation::Compact { files, chunks }, false).await {
+        match self.link.mutate(Mutation::Compact { files, chunks }, false).await.map(|done| done.reply) {
             Ok(MutationReply::Compacted { bytes, .. }) => Ok(bytes),
             Ok(_) => Err(CommitError::Fs(AskError::Garbled("not the answer to a compaction".to_owned()).to_fs("a compaction"))),
             Err(error) => Err(self.refused(error, tickets, "a compaction").await),
@@ -118,8 +123,24 @@ impl Metadata for MasterMetadata {
         files: Vec<FileCommit>,
         chunks: Vec<NewChunk>,
         durable: bool,
+        session: SessionId,
     ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>> {
-        Box::pin(self.publish(files, chunks, durable))
+        Box::pin(self.publish(files, chunks, durable, session))
+    }
+
+    fn session(&self) -> BoxFuture<'_, Result<SessionId, FsError>> {
+        Box::pin(async { self.link.reach().await.map(|line| line.session.id).map_err(|error| error.to_fs("a commit")) })
+    }
+
+    fn reclaim(&self, ino: Ino) -> BoxFuture<'_, Result<(SessionId, u64), FsError>> {
+        Box::pin(async move {
+            let make = |session| MasterRequest::Lease { session, ino, wanted: LeaseMode::Write };
+            match self.link.ask_for_leases(make).await {
+                Ok(Answer { reply: MasterReply::Opened { attributes, .. }, leased }) => Ok((leased.session, attributes.version)),
+                Ok(other) => Err(AskError::unexpected(&other.reply).to_fs("a lease")),
+                Err(error) => Err(error.to_fs("a lease")),
+            }
+        })
     }
 
     fn compaction_work(&self, done: bool) -> BoxFuture<'_, Result<Option<CompactionWork>, FsError>> {

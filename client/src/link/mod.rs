@@ -15,7 +15,8 @@
 //! - a renewal that names an inode as closed never overtakes an opening of it (`open_inodes`).
 //!
 //! When the session is gone (the master forgot it, for it did not hear of us for a minute), nobody can tell whether a
-//! mutation in flight was done. It fails with EIO, but for commits: publishing the same extents twice changes nothing.
+//! mutation in flight was done. It fails with EIO, but for compactions, which change nothing when they are published twice. Commits belong to the
+//! session whose leases allowed the data to be held back; what becomes of it is up to the data path.
 
 mod backoff;
 mod calls;
@@ -31,10 +32,11 @@ mod session;
 mod unsynced;
 
 pub use backoff::Backoff;
-pub use calls::{AskError, Link};
+pub use calls::{Answer, AskError, Link, Stake};
 pub use driven::Driven;
 pub use keeper::{Keeper, StartError, Welcome, any_port};
 pub use lock_book::{LockPlace, LockVictim};
 pub use locks::Locked;
 pub use metadata::MasterMetadata;
+pub use mutations::Mutated;
 pub use open_inodes::{OpenGuard, OpenInodes};

@@ -5,16 +5,18 @@
 //! | an answer, to whichever of its tries | the answer |
 //! | the caller leaves, or its patience ends | (EIO); the mutation goes on in the background until it is answered |
 //! | the session is gone and no try went without an answer | it is done under the next session |
-//! | the session is gone and a try went without an answer | EIO, but a commit is done again |
+//! | the session is gone and a try went without an answer | EIO, but a compaction is done again |
+//! | the session is gone, and the mutation belongs to it (a commit) | that the session is gone |
 
 use super::backoff::Backoff;
-use super::calls::{AskError, Link, TryError};
+use super::calls::{Answer, AskError, Link, TryError};
 use super::driven::Driven;
 use super::open_inodes::OpenGuard;
 use super::session::{Line, LineFailure};
 use super::unsynced::{Change, touched};
+use crate::cache::Leased;
 use crate::limits::{RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
-use cairn_common::ids::Sequence;
+use cairn_common::ids::{Sequence, SessionId};
 use cairn_common::wire::master::{MasterError, MasterReply, MasterRequest, Mutation, MutationReply};
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
@@ -22,9 +24,17 @@ use tokio::sync::OwnedSemaphorePermit;
 /// How the driving of a mutation ended.
 enum Driving {
     /// With a guard if the mutation opened an inode.
-    Answered(Result<(MutationReply, Option<OpenGuard>), AskError>),
+    Answered(Result<Mutated, AskError>),
     /// The session is gone; `unknown` if some try may have been done.
     SessionGone { mutation: Mutation, unknown: bool, permit: OwnedSemaphorePermit },
+}
+
+/// What came of a mutation.
+pub struct Mutated {
+    pub reply: MutationReply,
+    pub leased: Leased,
+    /// If it opened an inode.
+    pub guard: Option<OpenGuard>,
 }
 
 /// A mutation with its sequence, from its first sending to its answer.
@@ -38,23 +48,28 @@ struct Sent {
 
 impl Link {
     /// Does `mutation` exactly once. With `durable`, it is on stable storage when the answer comes.
-    pub async fn mutate(self: &Arc<Self>, mutation: Mutation, durable: bool) -> Result<MutationReply, AskError> {
-        self.mutate_and_hold(mutation, durable).await.map(|(reply, _)| reply)
+    ///
+    /// What it opens counts as open from the very answer: should the caller have left by then, it is closed again.
+    pub async fn mutate(self: &Arc<Self>, mutation: Mutation, durable: bool) -> Result<Mutated, AskError> {
+        self.mutate_in(None, mutation, durable).await
     }
 
-    /// The same for a mutation that also opens an inode, which counts as open from the very answer: should the caller have
-    /// left by then, it is closed again.
-    pub async fn mutate_and_hold(
+    /// The same in one session: `SessionGone` if that is not the present one, or was gone before there was an answer.
+    pub async fn mutate_in(
         self: &Arc<Self>,
+        session: Option<SessionId>,
         mut mutation: Mutation,
         durable: bool,
-    ) -> Result<(MutationReply, Option<OpenGuard>), AskError> {
+    ) -> Result<Mutated, AskError> {
         let mark = self.mark();
         let deadline = self.deadline();
         let permit = self.until(deadline, Arc::clone(&self.mutations).acquire_owned()).await?;
         let mut permit = permit.map_err(|_| AskError::Closed)?;
         loop {
             let line = self.line(deadline).await?;
+            if session.is_some_and(|session| session != line.session.id) {
+                return Err(AskError::SessionGone);
+            }
             // No await between taking the sequence and handing it to what drives it.
             let sequence = line.session.begin();
             let sent = Sent { link: Arc::clone(self), line, sequence, durable, permit };
@@ -67,7 +82,10 @@ impl Link {
                     return answer;
                 }
                 Driving::SessionGone { mutation: again, unknown, permit: kept } => {
-                    if unknown && !matches!(again, Mutation::Commit { .. }) {
+                    if session.is_some() {
+                        return Err(AskError::SessionGone);
+                    }
+                    if unknown && !matches!(again, Mutation::Compact { .. }) {
                         return Err(AskError::Unknown);
                     }
                     (mutation, permit) = (again, kept);
@@ -100,10 +118,11 @@ impl Sent {
                     self.line.fail(LineFailure::SessionGone);
                     return self.session_gone(request, unknown);
                 }
-                Ok(reply) => {
+                Ok(Answer { reply, leased }) => {
                     self.note_unsynced(&request, &reply);
-                    let answer = mutated(reply).map(|reply| (self.hold_what_is_open(&request, &reply), reply));
-                    return self.answered(answer.map(|(guard, reply)| (reply, guard)));
+                    let answer = mutated(reply);
+                    let answer = answer.map(|reply| Mutated { guard: self.hold_what_is_open(&request, &reply), reply, leased });
+                    return self.answered(answer);
                 }
                 Err(TryError::Refused(error)) => return self.answered(Err(AskError::Refused(error))),
                 Err(TryError::Unsendable(reason)) => return self.answered(Err(AskError::Unsendable(reason))),
@@ -145,7 +164,7 @@ impl Sent {
         }
     }
 
-    fn answered(self, answer: Result<(MutationReply, Option<OpenGuard>), AskError>) -> Driving {
+    fn answered(self, answer: Result<Mutated, AskError>) -> Driving {
         self.line.session.answered(self.sequence);
         Driving::Answered(answer)
     }

@@ -7,6 +7,7 @@ use cairn_runtime::network::Connection;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// A registration with the master; outlives connections.
@@ -15,11 +16,17 @@ pub struct Session {
     sequences: Mutex<Sequences>,
     /// Of the calls for locks, which have an order of their own.
     lock_orders: Mutex<Sequences>,
+    /// How long its leases are good after the sending of a request that is answered.
+    lease_time: Duration,
 }
 
 impl Session {
-    pub fn new(id: SessionId) -> Arc<Self> {
-        Arc::new(Self { id, sequences: Mutex::default(), lock_orders: Mutex::default() })
+    pub fn new(id: SessionId, lease_time: Duration) -> Arc<Self> {
+        Arc::new(Self { id, sequences: Mutex::default(), lock_orders: Mutex::default(), lease_time })
+    }
+
+    pub fn lease_time(&self) -> Duration {
+        self.lease_time
     }
 
     pub fn begin(&self) -> Sequence {

@@ -1,34 +1,37 @@
-//! What is remembered, for how long, and what is forgotten when.
+//! What is remembered, as long as which lease is held, and what is forgotten when.
 
+use super::fake_master::LEASE;
 use super::world::{Pair, new_file};
 use crate::{FileSystem, OpenFlags};
 use cairn_common::attributes::AttributeChange;
 use cairn_common::error::FsError;
 use cairn_common::ids::{DirCookie, Ino};
+use cairn_common::wire::lease::LeaseMode;
 use cairn_runtime::sim::block_on_world;
 use std::time::Duration;
 
-const TTL: Duration = Duration::from_secs(1);
-
 #[test]
-fn attributes_and_names_are_believed_for_a_second() {
+fn attributes_and_names_are_believed_until_they_are_recalled() {
     block_on_world(1, |world| async move {
         let pair = Pair::new(world.clone()).await;
         let ino = pair.master.make("f");
         let first = pair.fs.lookup(Ino::ROOT, b"f").await.expect("it is there");
-        assert!(pair.fs.validity(ino) <= TTL && pair.fs.validity(ino) > TTL / 2);
         pair.master.with(|state| state.change(ino, |attributes| attributes.mode = 0o600)).expect("it is there");
         assert_eq!(pair.fs.try_lookup(Ino::ROOT, b"f"), Some(Ok(first.clone())));
+        let first_again = first.clone();
         assert_eq!(pair.fs.attributes(ino).await, Ok(first));
+        world.sleep(Duration::from_secs(100)).await;
+        assert_eq!(pair.fs.try_attributes(ino), Some(first_again), "the session is renewed, and the lease with it");
         assert_eq!(pair.master.asked("attributes"), 0);
-        world.sleep(TTL).await;
+        pair.master.recall(ino, None).await;
         assert_eq!(pair.fs.try_attributes(ino), None);
+        assert_eq!(pair.fs.try_lookup(Ino::ROOT, b"f"), None, "the name is known, its attributes are not");
         assert_eq!(pair.fs.attributes(ino).await.map(|attributes| attributes.mode), Ok(0o600), "now the change is seen");
     });
 }
 
 #[test]
-fn a_name_that_was_not_there_appears_at_once_for_its_maker_and_in_a_second_for_others() {
+fn a_name_that_was_not_there_appears_at_once_for_its_maker_and_for_others_with_the_recall() {
     block_on_world(1, |world| async move {
         let pair = Pair::new(world.clone()).await;
         for name in [b"a".as_slice(), b"b"] {
@@ -39,7 +42,7 @@ fn a_name_that_was_not_there_appears_at_once_for_its_maker_and_in_a_second_for_o
         assert_eq!(pair.fs.try_lookup(Ino::ROOT, b"a"), Some(Ok(made)));
         pair.master.make("b");
         assert_eq!(pair.fs.lookup(Ino::ROOT, b"b").await, Err(FsError::NotFound), "not yet");
-        world.sleep(TTL).await;
+        pair.master.recall(Ino::ROOT, None).await;
         assert!(pair.fs.lookup(Ino::ROOT, b"b").await.is_ok());
         pair.fs.unlink(Ino::ROOT, b"a").await.expect("it is there");
         assert_eq!(pair.fs.try_lookup(Ino::ROOT, b"a"), Some(Err(FsError::NotFound)));
@@ -140,6 +143,7 @@ fn the_kernels_pages_may_stay_unless_somebody_else_changed_the_file() {
         pair.fs.set_attributes(ino, change, None).await.expect("it is there");
         assert!(reopen(&pair.fs).await, "our own change");
         pair.master.with(|state| state.change(ino, |attributes| attributes.size = 5)).expect("it is there");
+        pair.master.recall(ino, None).await;
         assert!(!reopen(&pair.fs).await, "somebody else's");
     });
 }
@@ -167,13 +171,16 @@ fn a_listing_is_complete_and_takes_few_requests() {
         assert_eq!(pair.master.asked("readdir"), 3);
         pair.fs.lookup(Ino::ROOT, b"f2400").await.expect("it is there");
         assert_eq!(pair.master.asked("lookup"), 0, "the listing brought names and attributes");
+        assert_eq!(list_all(&pair, true, 1000).await, files);
+        assert_eq!(pair.master.asked("readdir"), 3, "a whole listing is good as long as the lease");
+        pair.master.recall(Ino::ROOT, None).await;
         assert_eq!(list_all(&pair, false, 1000).await, files);
-        assert_eq!(pair.master.asked("readdir"), 6, "a new listing asks anew");
+        assert_eq!(pair.master.asked("readdir"), 6, "then it is asked for anew");
     });
 }
 
 #[test]
-fn a_listing_slower_than_the_cache_has_all_entries_and_their_attributes() {
+fn a_listing_slower_than_leases_has_all_entries_and_their_attributes() {
     block_on_world(1, |world| async move {
         let pair = Pair::new(world.clone()).await;
         let files: Vec<Ino> = (0..1500).map(|number| pair.master.make(&format!("f{number}"))).collect();
@@ -185,7 +192,8 @@ fn a_listing_slower_than_the_cache_has_all_entries_and_their_attributes() {
             after = last.cookie;
             assert!(page.iter().all(|entry| entry.attributes.is_some()), "an entry without attributes is none to programs");
             listed.extend(page.iter().map(|entry| entry.ino));
-            world.sleep(TTL * 2).await;
+            pair.master.recall(files[900], None).await;
+            world.sleep(LEASE * 2).await;
         }
         assert_eq!(listed, files);
     });
@@ -234,5 +242,57 @@ fn fsync_asks_for_the_log_once() {
         assert_eq!(pair.master.asked("sync"), 1, "the creation must be durable, too");
         pair.fs.sync_directory(Ino::ROOT).await.expect("the master syncs");
         assert_eq!(pair.master.asked("sync"), 2);
+    });
+}
+
+#[test]
+fn without_an_answer_of_the_master_leases_are_good_for_a_while_only() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world.clone()).await;
+        let ino = pair.master.make("f");
+        pair.fs.lookup(Ino::ROOT, b"f").await.expect("it is there");
+        world.sleep(Duration::from_secs(50)).await;
+        pair.master.with(|state| state.faults.silent = true);
+        world.sleep(LEASE / 3).await;
+        assert!(pair.fs.try_attributes(ino).is_some());
+        world.sleep(LEASE).await;
+        assert_eq!((pair.fs.try_attributes(ino), pair.fs.try_lookup(Ino::ROOT, b"nothing")), (None, None));
+    });
+}
+
+#[test]
+fn what_is_written_is_flushed_before_the_lease_is_given_back() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world).await;
+        let (made, opened) = pair.fs.create_open(Ino::ROOT, b"a", new_file(), false, OpenFlags::READ_WRITE).await.expect("a new file");
+        let grow = async |size: u64| {
+            pair.fs.allocate(opened.handle, crate::AllocateMode::Extend, 0, size).await.expect("it grows");
+        };
+        grow(5).await;
+        assert_eq!(pair.fs.try_write(opened.handle, 0, b""), Some(Ok(0)), "it may write without asking");
+        pair.master.recall(made.ino, Some(LeaseMode::Read)).await;
+        assert_eq!(pair.fs.try_write(opened.handle, 0, b""), None, "now it has to ask");
+        assert_eq!(pair.master.asked("lease"), 0);
+        assert_eq!(pair.fs.write(opened.handle, 0, b"").await, Ok(0));
+        assert_eq!(pair.master.asked("lease"), 1);
+        pair.master.recall(made.ino, None).await;
+        pair.master.with(|state| state.change(made.ino, |attributes| attributes.size = 9)).expect("it is there");
+        let append = OpenFlags { append: true, ..OpenFlags::READ_WRITE };
+        let second = pair.fs.open(made.ino, append).await.expect("it is there");
+        assert_eq!(second.attributes.size, 9, "others may have made it longer");
+    });
+}
+
+#[test]
+fn a_reply_without_a_lease_is_used_once() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world).await;
+        let ino = pair.master.make("f");
+        pair.master.with(|state| state.grants = false);
+        for _ in 0..3 {
+            pair.fs.lookup(Ino::ROOT, b"f").await.expect("it is there");
+            pair.fs.attributes(ino).await.expect("it is there");
+        }
+        assert_eq!((pair.master.asked("lookup"), pair.master.asked("attributes")), (3, 3));
     });
 }

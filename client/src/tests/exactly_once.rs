@@ -88,14 +88,15 @@ fn a_mutation_that_was_never_sent_is_given_up_with_its_caller() {
 }
 
 #[test]
-fn when_the_session_is_gone_the_unknown_is_reported_and_commits_are_done_again() {
+fn when_the_session_is_gone_the_unknown_is_reported_and_commits_are_up_to_the_data_path() {
     block_on_world(3, |world| async move {
         let pair = Pair::new(world.clone()).await;
         let ino = pair.master.make("f");
         pair.master.with(|state| state.faults.dropped = 100);
         let creation = pair.fs.create(Ino::ROOT, b"a", new_file(), false);
         let files = vec![FileCommit { ino, extents: Vec::new(), size_at_least: 9, mtime: Timestamp::EPOCH }];
-        let commit = pair.fs.0.link.mutate(Mutation::Commit { files, chunks: Vec::new() }, false);
+        let session = pair.fs.0.link.session();
+        let commit = pair.fs.0.link.mutate_in(session, Mutation::Commit { files, chunks: Vec::new() }, false);
         let forget = async {
             world.sleep(Duration::from_millis(3)).await;
             pair.master.with(|state| {
@@ -105,8 +106,8 @@ fn when_the_session_is_gone_the_unknown_is_reported_and_commits_are_done_again()
         };
         let (created, committed, ()) = futures_util::join!(creation, commit, forget);
         assert_eq!(created.err(), Some(FsError::Io), "nobody can know whether it was done");
-        assert!(committed.is_ok(), "publishing the same data twice changes nothing: {committed:?}");
-        assert!(pair.master.with(|state| state.commits) >= 2);
+        assert_eq!(committed.err(), Some(crate::link::AskError::SessionGone), "others may have changed the file since");
+        assert_eq!(pair.master.with(|state| state.commits), 1);
         pair.fs.create(Ino::ROOT, b"b", new_file(), false).await.expect("a new session");
     });
 }
@@ -132,7 +133,8 @@ fn a_refused_commit_is_no_error_but_a_request_to_put_again() {
                 state.map.epoch = cairn_common::ids::MapEpoch(2);
                 state.refuse_commit = Some(refusal.clone());
             });
-            assert_eq!(metadata.commit(Vec::new(), Vec::new(), false).await, Err(CommitError::PutAgain), "{refusal}");
+            let session = metadata.session().await.expect("the master is there");
+            assert_eq!(metadata.commit(Vec::new(), Vec::new(), false, session).await, Err(CommitError::PutAgain), "{refusal}");
         }
         assert_eq!(pair.fs.map().epoch, cairn_common::ids::MapEpoch(2), "the new map was fetched");
     });

@@ -8,6 +8,7 @@ use cairn_common::extent::ExtentPage;
 use cairn_common::ids::{DirCookie, Incarnation, Ino, MapEpoch, Sequence, SessionId};
 use cairn_common::map::ClusterMap;
 use cairn_common::time::Timestamp;
+use cairn_common::wire::lease::{ClientReply, ClientRequest, Grant, LeaseMode, RecalledLease};
 use cairn_common::wire::master::{MasterAnswer, MasterError, MasterReply, MasterRequest, Mutation, MutationReply, Usage};
 use cairn_runtime::Runtime;
 use cairn_runtime::network::{Connection, IncomingCall, Message};
@@ -53,6 +54,10 @@ pub struct FakeState {
     pub asked: BTreeMap<&'static str, u32>,
     /// How a commit is refused next.
     pub refuse_commit: Option<MasterError>,
+    /// Whether replies come with leases.
+    pub grants: bool,
+    /// The connection that was made last.
+    line: Option<Arc<dyn Connection>>,
 }
 
 /// The master of a test.
@@ -95,6 +100,8 @@ impl Default for FakeMaster {
             closed: Vec::new(),
             asked: BTreeMap::new(),
             refuse_commit: None,
+            grants: true,
+            line: None,
         })))
     }
 }
@@ -126,6 +133,7 @@ impl FakeMaster {
     }
 
     async fn answer_all(self, runtime: Runtime, connection: Arc<dyn Connection>) {
+        self.with(|state| state.line = Some(Arc::clone(&connection)));
         while let Some(call) = connection.accept().await {
             runtime.spawn("answer", self.clone().answer(runtime.clone(), call));
         }
@@ -137,6 +145,7 @@ impl FakeMaster {
         if faults.silent {
             return std::future::pending().await;
         }
+        let asked = request.clone();
         let answer = self.with(|state| {
             *state.asked.entry(kind_of(&request)).or_default() += 1;
             if faults.unavailable { Err(MasterError::Unavailable("a test".to_owned())) } else { state.handle(request, runtime.wall()) }
@@ -148,9 +157,45 @@ impl FakeMaster {
         if dice < faults.dropped + faults.late {
             runtime.sleep(faults.lateness).await;
         }
-        call.reply.send(Message { head: encode(&answer).into(), body: Default::default() }).await;
+        let grants = if self.with(|state| state.grants) { grants_of(&asked, &answer) } else { Vec::new() };
+        call.reply.send(Message { head: encode(&answer).into(), body: encode(&grants).into() }).await;
+    }
+
+    /// Takes a lease back from the client.
+    pub async fn recall(&self, ino: Ino, keep: Option<LeaseMode>) {
+        let line = self.with(|state| state.line.clone()).expect("a client");
+        let request = ClientRequest::Recall { leases: vec![RecalledLease { ino, keep }] };
+        let reply = line.call(Message { head: encode(&request).into(), body: Default::default() }).await.expect("an answer");
+        assert_eq!(decode("an answer", &reply.head), Ok(ClientReply::GivenBack));
     }
 }
+
+fn grants_of(request: &MasterRequest, answer: &MasterAnswer) -> Vec<Grant> {
+    let read = |ino| Grant { ino, mode: LeaseMode::Read };
+    let root = read(Ino::ROOT);
+    match (request, answer) {
+        (MasterRequest::Open { ino, wanted, .. } | MasterRequest::Lease { ino, wanted, .. }, Ok(_)) => {
+            vec![Grant { ino: *ino, mode: *wanted }]
+        }
+        (
+            MasterRequest::Mutate { mutation: Mutation::Create { open: true, .. }, .. },
+            Ok(MasterReply::Mutated(MutationReply::Inode(made))),
+        ) => {
+            vec![root, Grant { ino: made.ino, mode: LeaseMode::Write }]
+        }
+        (_, Ok(MasterReply::Mutated(MutationReply::Inode(made) | MutationReply::Removed(made)))) => vec![root, read(made.ino)],
+        (_, Ok(MasterReply::Attributes(found))) => vec![root, read(found.ino)],
+        (_, Ok(MasterReply::NoSuchName)) => vec![root],
+        (_, Ok(MasterReply::Directory { entries, .. })) => {
+            let listed = entries.iter().filter(|entry| entry.attributes.is_some()).map(|entry| read(entry.ino));
+            [root].into_iter().chain(listed).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// How long leases are good.
+pub const LEASE: Duration = Duration::from_secs(6);
 
 fn kind_of(request: &MasterRequest) -> &'static str {
     match request {
@@ -159,6 +204,7 @@ fn kind_of(request: &MasterRequest) -> &'static str {
         MasterRequest::Lookup { .. } => "lookup",
         MasterRequest::Attributes { .. } => "attributes",
         MasterRequest::Open { .. } => "open",
+        MasterRequest::Lease { .. } => "lease",
         MasterRequest::ReadDirectory { .. } => "readdir",
         MasterRequest::Mutate { .. } => "mutate",
         MasterRequest::SyncLog => "sync",
@@ -182,11 +228,11 @@ impl FakeState {
                 Ok(MasterReply::Closed)
             }
             MasterRequest::Lookup { name, .. } => {
-                let ino = self.find(&name).ok_or(FsError::NotFound)?;
+                let Some(ino) = self.find(&name) else { return Ok(MasterReply::NoSuchName) };
                 Ok(MasterReply::Attributes(self.inode(ino)?.clone()))
             }
             MasterRequest::Attributes { ino } => Ok(MasterReply::Attributes(self.inode(ino)?.clone())),
-            MasterRequest::Open { session, ino } => {
+            MasterRequest::Open { session, ino, .. } | MasterRequest::Lease { session, ino, .. } => {
                 let attributes = self.inode(ino)?.clone();
                 self.session(session)?.open.insert(ino);
                 Ok(MasterReply::Opened { attributes, extents: ExtentPage::default() })
@@ -221,6 +267,7 @@ impl FakeState {
             now,
             incarnation: Incarnation(1),
             unknown: Vec::new(),
+            lease_ms: LEASE.as_millis() as u64,
         }
     }
 

@@ -9,6 +9,7 @@ use crate::map::{ClusterMap, Pool, Target, TargetState};
 use crate::time::Timestamp;
 use crate::wire::check::{CheckReport, CheckWork};
 use crate::wire::chunkserver::TargetStatus;
+use crate::wire::lease::LeaseMode;
 use crate::wire::load::{Load, LoadReport};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -47,12 +48,14 @@ pub enum MasterRequest {
     // ---- clients: sessions
     /// Registers, or comes back after a loss of contact or a restart of the master. `open` is everything the client has
     /// open, so that the master knows which unlinked inodes must live on. `answered`: changes of the previous session that were
-    /// answered and are not known to be on stable storage.
+    /// answered and are not known to be on stable storage. `writing`: inodes of which it holds back data under write leases of the previous
+    /// session; it has given up all other leases.
     OpenSession {
         previous: Option<SessionId>,
         description: String,
         open: Vec<Ino>,
         answered: Vec<SequenceRange>,
+        writing: Vec<Ino>,
     },
     /// Keeps the session alive when nothing else is sent. `closed`: inodes of which the client has closed the last descriptor.
     Renew {
@@ -71,10 +74,12 @@ pub enum MasterRequest {
     Attributes {
         ino: Ino,
     },
-    /// For open(2): fresh attributes and the first page of extents; the session now holds the inode open.
+    /// For open(2): fresh attributes and the first page of extents; the session now holds the inode open. The lease `wanted` is given if that
+    /// takes nothing from others, else a lesser one, or none.
     Open {
         session: SessionId,
         ino: Ino,
+        wanted: LeaseMode,
     },
     ReadDirectory {
         ino: Ino,
@@ -215,6 +220,15 @@ pub enum MasterRequest {
         session: SessionId,
         claims: Vec<LockClaim>,
         last: bool,
+    },
+
+    // ---- clients: leases
+    /// The lease `wanted` of an inode, which others give back for it, with fresh attributes and the first page of extents. A read lease may be
+    /// missing from the answer: then somebody is about to change the inode.
+    Lease {
+        session: SessionId,
+        ino: Ino,
+        wanted: LeaseMode,
     },
 }
 
@@ -485,7 +499,7 @@ pub enum MasterReply {
     },
     /// `now` is the master's wall time: the ticket of the client's next puts. `unknown`: those of the answered changes of the session that the
     /// master does not know, because it has lost power before they were on stable storage. In the same `incarnation` (life of the
-    /// process) nothing is lost.
+    /// process) nothing is lost. Leases are good for `lease_ms` after the sending of the last request that was answered.
     Session {
         session: SessionId,
         cluster: [u8; 16],
@@ -493,6 +507,7 @@ pub enum MasterReply {
         now: Timestamp,
         incarnation: Incarnation,
         unknown: Vec<SequenceRange>,
+        lease_ms: u64,
     },
     /// Everything that was answered before is on stable storage.
     Renewed {
@@ -560,6 +575,8 @@ pub enum MasterReply {
     },
     LoadNoted,
     Load(Box<LoadReport>),
+    /// `Lookup`: there is no such name. (Not an error, for the reply may come with a lease of the directory.)
+    NoSuchName,
 }
 
 /// Space and inodes of the whole cluster.
@@ -672,4 +689,7 @@ pub struct SessionStatus {
     pub open_inodes: u64,
     /// Ranges that are locked.
     pub locks: u64,
+    pub leases: u64,
+    /// What it has asked and told of files and names since the master started.
+    pub requests: u64,
 }

@@ -3,8 +3,9 @@
 
 pub mod check;
 pub mod chunkserver;
+pub mod lease;
 pub mod load;
 pub mod master;
 
 /// Version of everything in this module; part of the QUIC handshake (ALPN), so that strangers part at once.
-pub const PROTOCOL: &[u8] = b"cairn/1";
+pub const PROTOCOL: &[u8] = b"cairn/2";

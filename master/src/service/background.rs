@@ -2,6 +2,7 @@
 //! again at the next round.
 
 use super::collector;
+use super::leases;
 use super::master::{Master, unavailable, yield_now};
 use crate::state::record::Rules;
 use crate::state::{Command, Outcome, Stamped, read};
@@ -29,6 +30,7 @@ pub fn start(master: &Arc<Master>) -> Vec<TaskGuard> {
         runtime.spawn("master shrink", remove_extents(master.clone())),
         runtime.spawn("master collect", collect_chunks(master.clone())),
         runtime.spawn("master check", run_checks(master.clone())),
+        runtime.spawn("master recalls", leases::recall_leases(master.clone())),
     ];
     tasks.into_iter().map(|task| task.abort_on_drop()).collect()
 }

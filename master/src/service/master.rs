@@ -2,6 +2,7 @@
 
 use super::check::Checks;
 use super::compaction::Desk;
+use super::leases::Leases;
 use super::metrics::{Loads, Metrics};
 use super::server_table::ServerTable;
 use super::session_table::SessionTable;
@@ -53,6 +54,7 @@ pub struct Master {
     pub sessions: Mutex<SessionTable>,
     pub locks: Mutex<LockDesk>,
     pub servers: Mutex<ServerTable>,
+    pub leases: Leases,
     /// Who rewrites what.
     pub desk: Mutex<Desk>,
     /// Rung when targets have joined or may have changed.
@@ -82,7 +84,7 @@ impl Master {
     ) -> Result<Self, StoreError> {
         let now = runtime.now();
         let known: Vec<SessionId> = store.read(read::sessions)?.into_iter().map(|(session, _)| session).collect();
-        let locks = LockDesk::new(known.iter().copied());
+        let (leases, locks) = (Leases::new(known.iter().copied()), LockDesk::new(known.iter().copied()));
         let sessions = SessionTable::new(now, known);
         let servers = ServerTable::new(now, settings.suspect_after, settings.dead_after);
         let map = store.read(read::map)?;
@@ -96,6 +98,7 @@ impl Master {
             sessions: Mutex::new(sessions),
             locks: Mutex::new(locks),
             servers: Mutex::new(servers),
+            leases,
             desk: Mutex::default(),
             targets_changed: Notify::new(),
             checks: Checks::default(),

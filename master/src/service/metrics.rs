@@ -21,6 +21,7 @@ labels! {
         Lookup = "lookup",
         Attributes = "attributes",
         Open = "open",
+        Lease = "lease",
         ReadDirectory = "read_directory",
         ReadLink = "read_link",
         Extents = "extents",
@@ -74,6 +75,7 @@ impl Operation {
             MasterRequest::Lookup { .. } => Self::Lookup,
             MasterRequest::Attributes { .. } => Self::Attributes,
             MasterRequest::Open { .. } => Self::Open,
+            MasterRequest::Lease { .. } => Self::Lease,
             MasterRequest::ReadDirectory { .. } => Self::ReadDirectory,
             MasterRequest::ReadLink { .. } => Self::ReadLink,
             MasterRequest::Extents { .. } => Self::Extents,
@@ -124,6 +126,7 @@ impl Operation {
             Self::Lookup
             | Self::Attributes
             | Self::Open
+            | Self::Lease
             | Self::ReadDirectory
             | Self::ReadLink
             | Self::Extents

@@ -5,6 +5,7 @@
 //! - [`namespace`], [`cluster`], [`join`], [`locks`] answer requests, one file per family.
 //! - [`session_table`] and [`server_table`] are soft state: who has what open, who was heard when. Pure, lost with the process;
 //!   clients and chunkservers bring it back when they return.
+//! - [`leases`] recalls what stands in the way of a request, by [`crate::lease`], and fences those who do not answer.
 //! - [`placing`] decides when slots move; [`operator`] what drain, undrain and remove mean. Pure.
 //! - [`metrics`] counts, and shows what it counted.
 //! - [`check`] runs checks of the tables for `cairn fsck`.
@@ -20,6 +21,7 @@ mod compaction;
 mod connections;
 mod identity;
 mod join;
+mod leases;
 mod locks;
 mod master;
 mod metrics;

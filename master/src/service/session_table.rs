@@ -24,6 +24,7 @@ struct Present {
     address: SocketAddr,
     heard: Moment,
     open: BTreeSet<Ino>,
+    requests: u64,
 }
 
 /// What `cairn status` shows of a session.
@@ -32,6 +33,7 @@ pub struct SessionSight {
     pub address: SocketAddr,
     pub heard: Moment,
     pub open_inodes: u64,
+    pub requests: u64,
 }
 
 /// How many there are, for metrics.
@@ -68,7 +70,8 @@ impl SessionTable {
     pub fn begin(&mut self, session: SessionId, owner: &str, address: SocketAddr, now: Moment, open: impl IntoIterator<Item = Ino>) {
         self.drop_openings(session);
         self.absent.remove(&session);
-        let present = Present { owner: owner.to_owned(), address, heard: now, open: BTreeSet::new() };
+        let requests = self.present.get(&session).map_or(0, |present| present.requests);
+        let present = Present { owner: owner.to_owned(), address, heard: now, open: BTreeSet::new(), requests };
         self.present.insert(session, present);
         for ino in open {
             self.open(session, ino);
@@ -83,6 +86,13 @@ impl SessionTable {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Counts a request about files or names.
+    pub fn count_request(&mut self, session: SessionId) {
+        if let Some(present) = self.present.get_mut(&session) {
+            present.requests += 1;
         }
     }
 
@@ -149,11 +159,17 @@ impl SessionTable {
         SessionCounts { present: self.present.len(), absent: self.absent.len(), open_inodes: self.openers.len() }
     }
 
+    /// Whether the state knows the session and its client has not been heard since the start.
+    pub fn is_absent(&self, session: SessionId) -> bool {
+        self.absent.contains(&session)
+    }
+
     pub fn sight(&self, session: SessionId) -> Option<SessionSight> {
         self.present.get(&session).map(|present| SessionSight {
             address: present.address,
             heard: present.heard,
             open_inodes: present.open.len() as u64,
+            requests: present.requests,
         })
     }
 }

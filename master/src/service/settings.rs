@@ -3,7 +3,7 @@
 use crate::state::record::Rules;
 use crate::store::{OpenError, StoreSettings};
 use cairn_common::attributes::Owner;
-use cairn_common::limits::{DEAD_AFTER, SESSION_SILENCE_MAX, SUSPECT_AFTER};
+use cairn_common::limits::{DEAD_AFTER, FENCING_TIME, SESSION_SILENCE_MAX, SUSPECT_AFTER};
 use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::MasterError;
 use cairn_runtime::network::{ConnectError, Credentials};
@@ -48,6 +48,9 @@ pub struct Settings {
     pub session_silence_max: Duration,
     /// Where metrics are shown over HTTP; default nowhere.
     pub metrics: Option<SocketAddr>,
+    /// A client that does not give back a lease that others need for so long is fenced; default `FENCING_TIME`. Shorter, and a pause of
+    /// a client costs it its session; longer, and others wait longer for one that has died.
+    pub fencing_time: Duration,
 }
 
 impl Settings {
@@ -70,6 +73,7 @@ impl Settings {
             rules: Rules::default(),
             session_silence_max: SESSION_SILENCE_MAX,
             metrics: None,
+            fencing_time: FENCING_TIME,
         }
     }
 

@@ -63,6 +63,8 @@ impl Master {
                 silent_ms: sight.map(|sight| self.silent_ms(sight.heard)),
                 open_inodes: sight.map_or(0, |sight| sight.open_inodes),
                 locks: locks.count(id),
+                leases: self.leases.table.lock().count(id) as u64,
+                requests: sight.map_or(0, |sight| sight.requests),
             }
         });
         Ok(status.collect())

@@ -1,6 +1,7 @@
 //! Everything that is asked without changing anything. Pure functions of the tables.
 
 use crate::keys::{self, Record};
+use crate::lease::Use;
 use crate::state::cluster;
 use crate::state::collect::forgettable_before;
 use crate::state::namespace::directory::{self, check_name};
@@ -169,6 +170,42 @@ pub fn doomed(reader: &dyn Reader, mutation: &Mutation) -> Result<Option<Ino>, S
     }
     let dentry: Option<Dentry> = directory::find(reader, *parent, name)?;
     Ok(dentry.map(|dentry| dentry.ino))
+}
+
+/// The inodes that a mutation uses as things are: those that it changes, and those that it only needs to see as they are.
+pub fn touched(reader: &dyn Reader, mutation: &Mutation) -> Result<Vec<(Ino, Use)>, StoreError> {
+    let find = |parent: &Ino, name: &[u8]| -> Result<Option<Ino>, StoreError> {
+        if check_name(name).is_err() {
+            return Ok(None);
+        }
+        let dentry: Option<Dentry> = directory::find(reader, *parent, name)?;
+        Ok(dentry.map(|dentry| dentry.ino))
+    };
+    let changed = |inodes: Vec<Option<Ino>>| inodes.into_iter().flatten().map(|ino| (ino, Use::Change)).collect();
+    Ok(match mutation {
+        Mutation::Create { parent, name, or_existing, .. } => match find(parent, name)? {
+            None => vec![(*parent, Use::Change)],
+            Some(existing) if *or_existing => vec![(existing, Use::Look)],
+            // It is refused.
+            Some(_) => Vec::new(),
+        },
+        Mutation::Link { ino, parent, .. } => changed(vec![Some(*ino), Some(*parent)]),
+        Mutation::Unlink { parent, name } | Mutation::RemoveDirectory { parent, name } => changed(vec![Some(*parent), find(parent, name)?]),
+        Mutation::Rename { from_parent, from_name, to_parent, to_name, .. } => {
+            let (moved, met) = (find(from_parent, from_name)?, find(to_parent, to_name)?);
+            changed(vec![Some(*from_parent), Some(*to_parent), moved, met])
+        }
+        Mutation::SetAttributes { ino, .. }
+        | Mutation::SetXattr { ino, .. }
+        | Mutation::RemoveXattr { ino, .. }
+        | Mutation::PunchHole { ino, .. } => changed(vec![Some(*ino)]),
+        Mutation::Commit { files, .. } => files.iter().map(|file| (file.ino, Use::Change)).collect(),
+        Mutation::CopyRange { from, to, .. } => vec![(*from, Use::Look), (*to, Use::Change)],
+        // Nothing that a cache knows is changed.
+        Mutation::CreateUnnamed { .. } | Mutation::Compact { .. } => Vec::new(),
+        // Readers must not take each other's leases: the time that others see may be older for as long as they hold theirs.
+        Mutation::NoteAccess { .. } => Vec::new(),
+    })
 }
 
 /// The answer that a retry of this mutation gets, so that a retry need not go to the log. `None`: it has to be done.

@@ -17,6 +17,7 @@ use cairn_common::wire::check::CheckWork;
 use cairn_common::wire::chunkserver::{
     ChunkserverAnswer, ChunkserverError, ChunkserverReply, ChunkserverRequest, ShardHeader, ShardKey, ShardProof,
 };
+use cairn_common::wire::lease::{ClientRequest, Grant, LeaseMode, RecalledLease};
 use cairn_common::wire::load::Load;
 use cairn_common::wire::master::{
     Access, CompactionWork, FileCommit, FileCompaction, FileExtents, LockCall, LockPatience, MasterAnswer, MasterError, MasterReply,
@@ -115,7 +116,9 @@ pub fn master_requests() -> Vec<Vec<u8>> {
             description: "host:/mnt".to_owned(),
             open: vec![Ino(5), Ino(6)],
             answered: vec![SequenceRange { first: Sequence(3), last: Sequence(9) }],
+            writing: vec![Ino(5)],
         },
+        MasterRequest::Lease { session: SessionId(3), ino: Ino(5), wanted: LeaseMode::Write },
         MasterRequest::ReadDirectory { ino: Ino::ROOT, after: DirCookie(4), limit: 100, with_attributes: true },
         MasterRequest::Join { secret: vec![1; 16], role: Role::Client, public_key: vec![2; 90] },
         MasterRequest::Heartbeat {
@@ -183,6 +186,16 @@ fn cluster_map() -> ClusterMap {
         groups: vec![Group { slots: vec![slot; 6] }; 2],
     };
     ClusterMap { epoch: MapEpoch(4), pools: vec![pool], targets: vec![target] }
+}
+
+pub fn grants() -> Vec<Vec<u8>> {
+    let grant = |number| Grant { ino: Ino(number), mode: if number % 2 == 0 { LeaseMode::Read } else { LeaseMode::Write } };
+    vec![encode(&(1..9).map(grant).collect::<Vec<_>>())]
+}
+
+pub fn recalls() -> Vec<Vec<u8>> {
+    let lease = |number| RecalledLease { ino: Ino(number), keep: (number % 2 == 0).then_some(LeaseMode::Read) };
+    vec![encode(&ClientRequest::Recall { leases: (1..9).map(lease).collect() })]
 }
 
 pub fn cluster_maps() -> Vec<Vec<u8>> {

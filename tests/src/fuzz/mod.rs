@@ -11,6 +11,7 @@ use cairn_common::codec::decode;
 use cairn_common::hash_tree;
 use cairn_common::map::ClusterMap;
 use cairn_common::wire::chunkserver::{ChunkserverAnswer, ChunkserverRequest, ShardProof};
+use cairn_common::wire::lease::{ClientRequest, Grant};
 use cairn_common::wire::master::{MasterAnswer, MasterRequest};
 use cairn_master::keys::{self, Record};
 use cairn_master::state::Stamped;
@@ -36,6 +37,8 @@ pub const TARGETS: &[FuzzTarget] = &[
         decode: |bytes| drop(decode::<MasterRequest>("", bytes)),
     },
     FuzzTarget { name: "answers of a master", examples: examples::master_answers, decode: |bytes| drop(decode::<MasterAnswer>("", bytes)) },
+    FuzzTarget { name: "leases", examples: examples::grants, decode: |bytes| drop(decode::<Vec<Grant>>("", bytes)) },
+    FuzzTarget { name: "recalls", examples: examples::recalls, decode: |bytes| drop(decode::<ClientRequest>("", bytes)) },
     FuzzTarget { name: "cluster maps", examples: examples::cluster_maps, decode: |bytes| drop(decode::<ClusterMap>("", bytes)) },
     FuzzTarget { name: "requests to a chunkserver", examples: examples::chunkserver_requests, decode: chunkserver_request },
     FuzzTarget {

@@ -68,10 +68,11 @@ pub async fn live(shared: Arc<Shared>, number: usize, runtime: Runtime, settings
             runtime.sleep(Duration::from_millis(100)).await;
             continue;
         }
+        let sessions_lost = fs.counters().sessions_lost;
         let place = match open_workplace(&shared, &fs, number).await {
             Ok(place) => place,
             Err(error) => {
-                let excused = shared.history().failures_excused;
+                let excused = shared.history().failures_excused || fs.counters().sessions_lost > sessions_lost;
                 if !excused {
                     shared.violation(format!("client {number} cannot make its directory: {error}"));
                 }
@@ -79,7 +80,8 @@ pub async fn live(shared: Arc<Shared>, number: usize, runtime: Runtime, settings
                 continue;
             }
         };
-        let worker = Worker { shared: &shared, fs: &fs, runtime: &runtime, dice: &dice, number, place: place.0, root: place.1 };
+        let worker =
+            Worker { shared: &shared, fs: &fs, runtime: &runtime, dice: &dice, number, place: place.0, root: place.1, sessions_lost };
         worker.work().await;
     }
 }
@@ -127,6 +129,8 @@ struct Worker<'a> {
     number: usize,
     place: usize,
     root: Ino,
+    /// Sessions it had lost before it came here.
+    sessions_lost: u64,
 }
 
 /// An open file of the workplace.
@@ -178,6 +182,11 @@ impl Worker<'_> {
         self.runtime.sleep(pause).await;
     }
 
+    /// Whether the client has lost a session since it came to this place.
+    fn has_lost_session(&self) -> bool {
+        self.fs.counters().sessions_lost > self.sessions_lost
+    }
+
     fn is_stormy(&self) -> bool {
         self.shared.history().is_stormy
     }
@@ -207,6 +216,8 @@ impl Worker<'_> {
         match result {
             Ok(value) => Ok(value),
             Err(FsError::Io | FsError::NoSpace) if excused => Err(Stop::Unknown),
+            // It was cut off for so long that others were let go ahead.
+            Err(FsError::Io | FsError::Stale) if self.has_lost_session() => Err(Stop::Unknown),
             Err(error) => Err(Stop::Wrong(format!("{what} failed: {error}"))),
         }
     }
@@ -658,7 +669,7 @@ impl Worker<'_> {
     fn judge_baton<T>(&self, generation: u64, what: &str, result: Result<T, FsError>) -> Done<T> {
         self.with_baton(generation, |_| ())?;
         if let Err(error) = &result {
-            let excused = self.shared.history().failures_excused;
+            let excused = self.shared.history().failures_excused || self.has_lost_session();
             self.shared.client_died(self.number);
             return if excused { Err(Stop::Shaken) } else { Err(Stop::Wrong(format!("{what} of the baton failed: {error}"))) };
         }

@@ -161,6 +161,8 @@ mod tests {
                 silent_ms: None,
                 open_inodes: 0,
                 locks: 0,
+                leases: 0,
+                requests: 0,
             };
             status.sessions.push(session);
             let load = Load { at_ms: seconds * 1000, queue: 2, written_bytes: seconds << 20, ..Load::default() };

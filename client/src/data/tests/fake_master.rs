@@ -7,7 +7,7 @@ use crate::ports::{CommitError, Metadata, Targets};
 use cairn_common::attributes::{Attributes, FileKind};
 use cairn_common::error::FsError;
 use cairn_common::extent::{ChunkInfo, Extent, ExtentPage, NewChunk};
-use cairn_common::ids::{ChunkId, Ino, MapEpoch};
+use cairn_common::ids::{ChunkId, Ino, MapEpoch, SessionId};
 use cairn_common::limits::{COMMIT_EXTENTS_MAX, FILE_BYTES_MAX};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::ShardKey;
@@ -60,6 +60,7 @@ struct Faults {
     put_again: u32,
     fail_commits: Option<FsError>,
     refused_below: MapEpoch,
+    session_ends_after_commit: bool,
 }
 
 /// The master.
@@ -72,6 +73,7 @@ pub struct FakeMaster {
     faults: Mutex<Faults>,
     compaction: Mutex<Compaction>,
     requests: Mutex<MasterRequests>,
+    session: Mutex<SessionId>,
 }
 
 impl FakeMaster {
@@ -84,6 +86,7 @@ impl FakeMaster {
             faults: Mutex::default(),
             compaction: Mutex::default(),
             requests: Mutex::default(),
+            session: Mutex::default(),
         })
     }
 
@@ -115,12 +118,28 @@ impl FakeMaster {
         attributes(ino, file)
     }
 
-    pub async fn punch(&self, ino: Ino, range: Range<u64>) {
+    pub async fn punch(&self, ino: Ino, range: Range<u64>) -> Attributes {
         self.delay().await;
         let mut state = self.state.lock();
         let file = state.files.get_mut(&ino).expect("a file");
         file.extents.remove(range);
         file.version += 1;
+        attributes(ino, file)
+    }
+
+    /// From now on there is another session.
+    pub fn end_session(&self) {
+        self.session.lock().0 += 1;
+    }
+
+    /// The next commit is done, and its session ends before the answer.
+    pub fn lose_session_after_commit(&self) {
+        self.faults.lock().session_ends_after_commit = true;
+    }
+
+    /// Somebody else changes a file.
+    pub fn touch(&self, ino: Ino) {
+        self.state.lock().files.get_mut(&ino).expect("a file").version += 1;
     }
 
     /// The next so many commits are refused: put again.
@@ -269,11 +288,24 @@ impl Metadata for FakeMaster {
         })
     }
 
+    fn session(&self) -> BoxFuture<'_, Result<SessionId, FsError>> {
+        Box::pin(async { Ok(*self.session.lock()) })
+    }
+
+    fn reclaim(&self, ino: Ino) -> BoxFuture<'_, Result<(SessionId, u64), FsError>> {
+        Box::pin(async move {
+            self.delay().await;
+            let version = self.state.lock().files.get(&ino).map(|file| file.version).ok_or(FsError::Stale)?;
+            Ok((*self.session.lock(), version))
+        })
+    }
+
     fn commit(
         &self,
         files: Vec<FileCommit>,
         chunks: Vec<NewChunk>,
         durable: bool,
+        _: SessionId,
     ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>> {
         Box::pin(async move {
             self.delay().await;
@@ -298,6 +330,10 @@ impl Metadata for FakeMaster {
                 self.sync_now();
             }
             self.delay().await;
+            if std::mem::take(&mut self.faults.lock().session_ends_after_commit) {
+                self.end_session();
+                return Err(CommitError::SessionGone);
+            }
             Ok(results)
         })
     }

@@ -9,3 +9,4 @@ mod model;
 mod packing;
 mod promises;
 mod reading;
+mod sessions;

@@ -101,8 +101,8 @@ async fn truncate(cluster: &Cluster, file: &FileData, size: u64) {
 
 async fn punch(cluster: &Cluster, file: &FileData, range: std::ops::Range<u64>) {
     let hold = file.hold().await;
-    cluster.master.punch(file.ino(), range.clone()).await;
-    file.punched(range);
+    let attributes = cluster.master.punch(file.ino(), range.clone()).await;
+    file.punched(range, &attributes);
     drop(hold);
 }
 

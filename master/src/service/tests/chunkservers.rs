@@ -199,7 +199,7 @@ fn a_chunk_that_nothing_refers_to_is_deleted_after_the_grace_period() {
         world.sleep(DELETION_GRACE - Duration::from_secs(5)).await;
         assert!(servers.iter().all(|server| server.deletions.lock().is_empty()), "too early");
         world.sleep(Duration::from_secs(70)).await;
-        let group = map(&client).await.pools[0].group_of(id).clone();
+        let group = map(&servers[0].asker).await.pools[0].group_of(id).clone();
         for server in &servers {
             let asked = server.deletions.lock().clone();
             let [ChunkserverRequest::Delete { target, keys, put_before }] = &asked[..] else { panic!("{asked:?}") };

@@ -5,5 +5,6 @@ mod chunkservers;
 mod compaction;
 mod durability;
 mod joining;
+mod leases;
 mod sessions;
 mod support;

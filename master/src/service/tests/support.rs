@@ -7,6 +7,7 @@ use cairn_common::codec::{decode, encode};
 use cairn_common::error::FsError;
 use cairn_common::ids::{Ino, Sequence, SessionId};
 use cairn_common::scheme::Scheme;
+use cairn_common::wire::lease::{ClientReply, ClientRequest, Grant, LeaseMode, RecalledLease};
 use cairn_common::wire::master::{MasterAnswer, MasterError, MasterReply, MasterRequest, Mutation, MutationReply, Role};
 use cairn_runtime::Runtime;
 use cairn_runtime::network::{Connection, Credentials, Identity, Message, Trust};
@@ -14,7 +15,7 @@ use cairn_runtime::sim::{Node, World};
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -74,6 +75,21 @@ pub async fn start_with(node: &Node, settings: Settings) -> Started {
     Started { address, stop: Some(stop), end }
 }
 
+/// Notes what is recalled, and gives it back unless it is told not to.
+async fn give_back(connection: Arc<dyn Connection>, recalled: Arc<Mutex<Vec<RecalledLease>>>, is_stubborn: Arc<AtomicBool>) {
+    // Who asks waits for an answer until it loses its patience.
+    let mut kept = Vec::new();
+    while let Some(call) = connection.accept().await {
+        let ClientRequest::Recall { leases } = decode("a recall", &call.request.head).unwrap();
+        recalled.lock().extend(leases);
+        if is_stubborn.load(Ordering::Relaxed) {
+            kept.push(call);
+            continue;
+        }
+        call.reply.send(Message { head: encode(&ClientReply::GivenBack).into(), body: Bytes::new() }).await;
+    }
+}
+
 /// One connection to the master, with a session if it is a client's.
 pub struct Asker {
     node: Node,
@@ -81,6 +97,10 @@ pub struct Asker {
     pub connection: Arc<dyn Connection>,
     pub session: SessionId,
     sequence: AtomicU64,
+    /// What the master has taken back.
+    pub recalled: Arc<Mutex<Vec<RecalledLease>>>,
+    /// Gives back nothing.
+    pub is_stubborn: Arc<AtomicBool>,
 }
 
 impl Asker {
@@ -90,7 +110,11 @@ impl Asker {
         let connection = endpoint.connect(address, Role::Master).await.unwrap();
         // Kept for as long as the node lives.
         runtime.spawn("endpoint", async move { while endpoint.accept().await.is_some() {} });
-        Self { node: node.clone(), runtime, connection, session: SessionId(0), sequence: AtomicU64::new(0) }
+        let (recalled, is_stubborn) = (Arc::default(), Arc::default());
+        if role == Some(Role::Client) {
+            runtime.spawn("recalls", give_back(connection.clone(), Arc::clone(&recalled), Arc::clone(&is_stubborn)));
+        }
+        Self { node: node.clone(), runtime, connection, session: SessionId(0), sequence: AtomicU64::new(0), recalled, is_stubborn }
     }
 
     /// A client with a session.
@@ -109,7 +133,13 @@ impl Asker {
     }
 
     pub async fn open_session(&self, previous: Option<SessionId>, open: &[Ino]) -> SessionId {
-        let request = MasterRequest::OpenSession { previous, description: "a test".to_owned(), open: open.to_vec(), answered: Vec::new() };
+        let request = MasterRequest::OpenSession {
+            previous,
+            description: "a test".to_owned(),
+            open: open.to_vec(),
+            answered: Vec::new(),
+            writing: Vec::new(),
+        };
         match self.ask(request).await {
             Ok(MasterReply::Session { session, .. }) => session,
             other => panic!("{other:?}"),
@@ -118,6 +148,20 @@ impl Asker {
 
     pub async fn ask(&self, request: MasterRequest) -> MasterAnswer {
         self.ask_raw(encode(&request)).await
+    }
+
+    /// An answer, and the leases that came with it.
+    pub async fn ask_for_leases(&self, request: MasterRequest) -> (MasterAnswer, Vec<Grant>) {
+        let call = self.connection.call(Message { head: encode(&request).into(), body: Bytes::new() });
+        let reply = self.runtime.timeout(PATIENCE, call).await.expect("the master answers in time").expect("the master answers");
+        let grants = if reply.body.is_empty() { Vec::new() } else { decode("leases", &reply.body).unwrap() };
+        (decode("an answer", &reply.head).unwrap(), grants)
+    }
+
+    /// Takes a lease; what was granted.
+    pub async fn lease(&self, ino: Ino, wanted: LeaseMode) -> Result<Option<LeaseMode>, MasterError> {
+        let (answer, grants) = self.ask_for_leases(MasterRequest::Lease { session: self.session, ino, wanted }).await;
+        answer.map(|_| grants.iter().find(|grant| grant.ino == ino).map(|grant| grant.mode))
     }
 
     pub async fn ask_raw(&self, head: Vec<u8>) -> MasterAnswer {
@@ -163,7 +207,7 @@ impl Asker {
     }
 
     pub async fn open(&self, ino: Ino) -> MasterAnswer {
-        self.ask(MasterRequest::Open { session: self.session, ino }).await
+        self.ask(MasterRequest::Open { session: self.session, ino, wanted: LeaseMode::Read }).await
     }
 
     pub async fn renew(&self, closed: &[Ino]) -> MasterAnswer {
@@ -174,6 +218,7 @@ impl Asker {
 fn fs_result(answer: MasterAnswer) -> Result<Attributes, FsError> {
     match answer {
         Ok(MasterReply::Attributes(attributes)) => Ok(attributes),
+        Ok(MasterReply::NoSuchName) => Err(FsError::NotFound),
         Err(MasterError::Fs(error)) => Err(error),
         other => panic!("{other:?}"),
     }
