@@ -48,6 +48,8 @@ pub const ACCESSES_NOTED_MAX: usize = 65_536;
 /// How long the kernel may believe names without asking us. A recall of the directory waits for so long: it can't be told to forget them, for
 /// that would wait for whoever changes the directory at the time, and so perhaps for another client that waits for us.
 pub const KERNEL_NAMES_TTL: Duration = Duration::from_millis(100);
+/// The kernel counts in ticks of up to 10 ms, from when the process that asked runs again: it may believe names for so much longer.
+pub const KERNEL_SLACK: Duration = Duration::from_millis(20);
 /// How long the kernel may believe attributes of a file that is being written here, which commits change behind its back.
 pub const KERNEL_MOVING_TTL: Duration = Duration::from_secs(1);
 /// A directory that was recalled while the kernel believed names of it: so long it is told none. So who works in it with others waits once.
@@ -57,6 +59,8 @@ pub const CONTENDED_MAX: usize = 4096;
 /// How long a recall waits for the kernel to let go of the pages of a file. It may be held up by a write that itself waits for the lease; then the
 /// attributes, which it has forgotten at once, make it look at its pages again before it uses them.
 pub const KERNEL_PAGES_LIMIT: Duration = Duration::from_millis(250);
+/// How long a recall waits for data to be stored that no write lease protects.
+pub const UNPROMISED_FLUSH_LIMIT: Duration = Duration::from_millis(250);
 /// A lease that recalls overtake again and again: pauses between tries.
 pub const LEASE_PAUSE_MIN: Duration = Duration::from_millis(1);
 pub const LEASE_PAUSE_MAX: Duration = Duration::from_millis(50);

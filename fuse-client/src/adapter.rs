@@ -32,7 +32,7 @@ use std::future::Future;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Inode numbers are never used twice, so there is but one generation.
 pub const GENERATION: Generation = Generation(0);
@@ -101,8 +101,36 @@ trait Answer<T>: FnOnce(&FileSystem, Result<T, FsError>) + Send + 'static {}
 
 impl<T, A: FnOnce(&FileSystem, Result<T, FsError>) + Send + 'static> Answer<T> for A {}
 
-fn entry_answer(reply: ReplyEntry, parent: Ino) -> impl Answer<Attributes> {
-    move |fs: &FileSystem, result| reply_entry(fs, reply, parent, result)
+fn found_answer(reply: ReplyEntry, parent: Ino, name: Vec<u8>) -> impl Answer<Attributes> {
+    move |fs: &FileSystem, result| match result {
+        Ok(attributes) => reply_found(fs, reply, parent, &name, &attributes),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// For what has made a name. The kernel takes the attributes over whatever it was told to forget meanwhile: so it must not believe them.
+fn made_answer(reply: ReplyEntry, parent: Ino, name: Vec<u8>) -> impl Answer<Attributes> {
+    move |fs: &FileSystem, result: Result<Attributes, FsError>| match result {
+        Ok(attributes) => {
+            let told = fs.telling_names(parent);
+            let name_ttl = name_ttl(fs, parent, &name, &attributes, told.ttl);
+            reply.entry_with_ttls(&Duration::ZERO, &name_ttl, &file_attr(&attributes), GENERATION);
+        }
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// The same for what has changed an inode.
+fn changed_answer(reply: ReplyAttr, number: INodeNo) -> impl Answer<Attributes> {
+    move |_: &FileSystem, result: Result<Attributes, FsError>| match result {
+        Ok(attributes) => reply.attr(&Duration::ZERO, &fuser::FileAttr { ino: number, ..file_attr(&attributes) }),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// How long the kernel may believe a name. What is to be told may be older than the lease.
+fn name_ttl(fs: &FileSystem, parent: Ino, name: &[u8], attributes: &Attributes, ttl: Duration) -> Duration {
+    if fs.is_name_of(parent, name, attributes.ino) { ttl } else { Duration::ZERO }
 }
 
 fn empty_answer(reply: ReplyEmpty) -> impl Answer<()> {
@@ -112,14 +140,10 @@ fn empty_answer(reply: ReplyEmpty) -> impl Answer<()> {
     }
 }
 
-fn reply_entry(fs: &FileSystem, reply: ReplyEntry, parent: Ino, result: Result<Attributes, FsError>) {
-    match result {
-        Ok(attributes) => {
-            let (name, inode) = (fs.telling_names(parent), fs.telling_attributes(&attributes));
-            reply.entry_with_ttls(&inode.ttl, &name.ttl, &file_attr(&attributes), GENERATION);
-        }
-        Err(error) => reply.error(errno(error)),
-    }
+fn reply_found(fs: &FileSystem, reply: ReplyEntry, parent: Ino, name: &[u8], attributes: &Attributes) {
+    let (told, inode) = (fs.telling_names(parent), fs.telling_attributes(attributes));
+    let name_ttl = name_ttl(fs, parent, name, attributes, told.ttl);
+    reply.entry_with_ttls(&inode.ttl, &name_ttl, &file_attr(attributes), GENERATION);
 }
 
 fn reply_attr(fs: &FileSystem, reply: ReplyAttr, result: Result<Attributes, FsError>, number: INodeNo) {
@@ -246,11 +270,15 @@ impl Filesystem for Adapter {
         }
         let begun = self.runtime.now();
         if let Some(result) = self.fs.try_lookup(parent, name.as_bytes()) {
-            reply_entry(&self.fs, reply, parent, result);
+            match result {
+                Ok(attributes) => reply_found(&self.fs, reply, parent, name.as_bytes(), &attributes),
+                Err(error) => reply.error(errno(error)),
+            }
             return self.note(Operation::Lookup, begun);
         }
         let name = name_of(name);
-        self.start("lookup", self.question(request), move |fs| async move { fs.lookup(parent, &name).await }, entry_answer(reply, parent));
+        let answer = found_answer(reply, parent, name.clone());
+        self.start("lookup", self.question(request), move |fs| async move { fs.lookup(parent, &name).await }, answer);
     }
 
     fn getattr(&self, request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
@@ -293,7 +321,7 @@ impl Filesystem for Adapter {
         };
         let ino = self.ino(number);
         let handle = handle.map(|handle| Handle(handle.0));
-        let answer = move |fs: &FileSystem, result| reply_attr(fs, reply, result, number);
+        let answer = changed_answer(reply, number);
         // A change of nothing is how the kernel announces a write that takes the bits.
         let is_announcement = change == AttributeChange { ctime: change.ctime, ..AttributeChange::default() };
         let is_of_owner = uid.is_some() || gid.is_some();
@@ -321,39 +349,28 @@ impl Filesystem for Adapter {
         let Some(kind) = kind_of_mode(mode) else { return reply.error(Errno::EINVAL) };
         let (parent, name) = (self.ino(parent), name_of(name));
         let inode = NewInode { rdev, ..new_inode(request, kind, mode, umask) };
-        self.start(
-            "mknod",
-            self.change(request),
-            move |fs| async move { fs.create(parent, &name, inode, false).await },
-            entry_answer(reply, parent),
-        );
+        let answer = made_answer(reply, parent, name.clone());
+        self.start("mknod", self.change(request), move |fs| async move { fs.create(parent, &name, inode, false).await }, answer);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (parent, name) = (self.ino(parent), name_of(name));
         let inode = new_inode(request, FileKind::Directory, mode, umask);
-        self.start(
-            "mkdir",
-            self.change(request),
-            move |fs| async move { fs.create(parent, &name, inode, false).await },
-            entry_answer(reply, parent),
-        );
+        let answer = made_answer(reply, parent, name.clone());
+        self.start("mkdir", self.change(request), move |fs| async move { fs.create(parent, &name, inode, false).await }, answer);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (parent, name) = (self.ino(parent), name_of(name));
         let inode = NewInode { symlink_target: name_of(target.as_os_str()), ..new_inode(request, FileKind::Symlink, 0o777, 0) };
-        self.start(
-            "symlink",
-            self.change(request),
-            move |fs| async move { fs.create(parent, &name, inode, false).await },
-            entry_answer(reply, parent),
-        );
+        let answer = made_answer(reply, parent, name.clone());
+        self.start("symlink", self.change(request), move |fs| async move { fs.create(parent, &name, inode, false).await }, answer);
     }
 
     fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (ino, parent, name) = (self.ino(ino), self.ino(parent), name_of(name));
-        self.start("link", self.change(request), move |fs| async move { fs.link(ino, parent, &name).await }, entry_answer(reply, parent));
+        let answer = made_answer(reply, parent, name.clone());
+        self.start("link", self.change(request), move |fs| async move { fs.link(ino, parent, &name).await }, answer);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -383,12 +400,11 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let (from, to, from_name, to_name) = (self.ino(from), self.ino(to), name_of(from_name), name_of(to_name));
-        self.start(
-            "rename",
-            self.change(request),
-            move |fs| async move { fs.rename(from, &from_name, to, &to_name, mode).await },
-            empty_answer(reply),
-        );
+        let answer = move |fs: &FileSystem, result| {
+            let _told = (fs.telling_moved(from, to), fs.telling_moved(to, from));
+            empty_answer(reply)(fs, result);
+        };
+        self.start("rename", self.change(request), move |fs| async move { fs.rename(from, &from_name, to, &to_name, mode).await }, answer);
     }
 
     fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {
@@ -397,11 +413,13 @@ impl Filesystem for Adapter {
         // Another mount may have made the file since the kernel looked: without O_EXCL that file is opened.
         let or_existing = flags & libc_flags::O_EXCL == 0;
         let flags = open_flags(fuser::OpenFlags(flags));
+        let made = name.clone();
         let answer = move |fs: &FileSystem, result: Result<(Attributes, Opened), FsError>| match result {
             Ok((attributes, opened)) => {
-                let (name, inode) = (fs.telling_names(parent), fs.telling_attributes(&attributes));
+                let (told, inode) = (fs.telling_names(parent), fs.telling_attributes(&attributes));
                 let handle = FileHandle(opened.handle.0);
-                reply.created(&name.ttl.min(inode.ttl), &file_attr(&attributes), GENERATION, handle, fopen_flags(&opened));
+                let ttl = name_ttl(fs, parent, &made, &attributes, told.ttl).min(inode.ttl);
+                reply.created(&ttl, &file_attr(&attributes), GENERATION, handle, fopen_flags(&opened));
             }
             Err(error) => reply.error(errno(error)),
         };

@@ -58,7 +58,9 @@ pub async fn fill_plus<'fs>(
         let Some(attributes) = &entry.attributes else { continue };
         let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(&entry.name[..]);
         let inode = fs.telling_attributes(attributes);
-        let ttl = inode.ttl.min(names_ttl);
+        // What was listed a while ago may be renamed by now.
+        let is_true = !names_ttl.is_zero() && fs.is_name_of(ino, &entry.name, entry.ino);
+        let ttl = if is_true { inode.ttl.min(names_ttl) } else { Duration::ZERO };
         told.push(inode);
         if reply.add(INodeNo(entry.ino.0), offset_of_cookie(entry.cookie), name, &ttl, &file_attr(attributes), GENERATION) {
             break;

@@ -9,6 +9,11 @@ use cairn_runtime::Runtime;
 use cairn_runtime::task::BoxFuture;
 use fuser::{INodeNo, Notifier};
 use std::sync::{Arc, OnceLock};
+use tokio::sync::Semaphore;
+
+/// Files of which the kernel forgets pages at a time. Each takes a thread until the reads and writes under way there are answered, perhaps for as long as
+/// the master is away; a role has 16 threads for such work, and others need some, too.
+const FORGETTING_MAX: usize = 8;
 
 /// The kernel's side of a mount. Cheap to clone; before the session has begun, nobody listens.
 #[derive(Clone)]
@@ -17,11 +22,12 @@ pub struct Kernel {
     /// What the kernel calls inode 1.
     root: Ino,
     notifier: Arc<OnceLock<Notifier>>,
+    forgetting: Arc<Semaphore>,
 }
 
 impl Kernel {
     pub fn new(runtime: Runtime, root: Ino) -> Self {
-        Self { runtime, root, notifier: Arc::default() }
+        Self { runtime, root, notifier: Arc::default(), forgetting: Arc::new(Semaphore::new(FORGETTING_MAX)) }
     }
 
     pub fn listens_to(&self, notifier: Notifier) {
@@ -54,6 +60,7 @@ impl KernelCache for Kernel {
         let (this, number) = (self.clone(), self.number(ino));
         Box::pin(async move {
             let notifier = Arc::clone(&this.notifier);
+            let Ok(_turn) = this.forgetting.acquire().await else { return };
             // It waits for pages that are being read or written: not on a thread that has to answer these.
             let work = move || {
                 if let Some(notifier) = notifier.get() {

@@ -223,6 +223,32 @@ def mappings(mounts, seconds):
     return f"{number} rounds"
 
 
+def mapped_by_all(mounts, seconds):
+    """All mounts store through mappings of one file, in pages of their own, and sync at once: nobody waits for good, nothing is lost."""
+    paths = everywhere(mounts, "mapped-by-all")
+    write(paths[0], bytes(4096 * len(mounts)))
+    fds = [os.open(path, os.O_RDWR) for path in paths]
+    maps = [mmap.mmap(fd, 4096 * len(mounts)) for fd in fds]
+    end, number, slowest = time.time() + seconds, 0, 0.0
+    while time.time() < end:
+        data = struct.pack("<Q", number + 1)
+        for place, mapped in enumerate(maps):
+            mapped[4096 * place:4096 * place + 8] = data
+        begun = time.time()
+        side_by_side(*[mapped.flush for mapped in maps])
+        slowest = max(slowest, time.time() - begun)
+        for reader, fd in enumerate(fds):
+            for place in range(len(maps)):
+                found = os.pread(fd, 8, 4096 * place)
+                expect(found == data, f"round {number}: mount {reader} reads {found!r} where mount {place} had synced {data!r}")
+        number += 1
+    expect(slowest < 5, f"a sync took {slowest:.1f} s")
+    for mapped, fd in zip(maps, fds):
+        mapped.close()
+        os.close(fd)
+    return f"{number} rounds, the slowest sync took {slowest * 1000:.0f} ms"
+
+
 def long_append(mounts, seconds):
     """Readers of a file that grows by large writes never see zeros where data was written."""
     paths, stop = everywhere(mounts, "long-append"), time.time() + seconds
@@ -272,7 +298,7 @@ def filled_directory(mounts, seconds):
     return f"{sum(made)} files"
 
 
-CASES = [names, one_file, append_race, create_race, directories_crosswise, mappings, long_append, filled_directory]
+CASES = [names, one_file, append_race, create_race, directories_crosswise, mappings, mapped_by_all, long_append, filled_directory]
 
 
 def run(seconds, mounts):

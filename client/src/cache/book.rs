@@ -171,6 +171,11 @@ impl LeaseBook {
         }
     }
 
+    /// What is held of an inode, be it recalled, but not void.
+    pub fn mode(&self, ino: Ino) -> Option<LeaseMode> {
+        self.held.get(&ino).filter(|held| held.state != State::Void).map(|held| held.mode)
+    }
+
     /// A directory was recalled: the kernel is told no names of it for some time.
     pub fn note_contended(&mut self, directory: Ino, until: Moment) {
         self.contended.insert(directory, until);

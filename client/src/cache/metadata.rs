@@ -10,7 +10,7 @@
 use super::book::{LeaseBook, Leased};
 use super::bounded::Bounded;
 use crate::counters::Counts;
-use crate::limits::{ATTRIBUTES_CACHED_MAX, CONTENDED_PAUSE, ENTRIES_CACHED_MAX, KERNEL_NAMES_TTL};
+use crate::limits::{ATTRIBUTES_CACHED_MAX, CONTENDED_PAUSE, ENTRIES_CACHED_MAX, KERNEL_NAMES_TTL, KERNEL_SLACK};
 use cairn_common::attributes::Attributes;
 use cairn_common::ids::Ino;
 use cairn_common::time::Timestamp;
@@ -93,6 +93,8 @@ pub struct Telling<'a> {
 enum Told {
     /// Names in a directory. It can't be made to forget them.
     Names,
+    /// Names that it was told in another directory, and believes until then. No slack is added: it would grow with each move.
+    Moved(Moment),
     /// It can.
     Attributes,
 }
@@ -103,7 +105,8 @@ impl Drop for Telling<'_> {
             return;
         }
         let until = match self.what {
-            Told::Names => self.cache.runtime.now().plus(self.ttl),
+            Told::Names => self.cache.runtime.now().plus(self.ttl + KERNEL_SLACK),
+            Told::Moved(until) => until,
             Told::Attributes => Moment::default(),
         };
         self.cache.release(self.ino, until);
@@ -179,6 +182,22 @@ impl MetadataCache {
         Telling { cache: self, ino: directory, what: Told::Names, ttl: if may { ttl } else { Duration::ZERO } }
     }
 
+    /// Whether a name leads to an inode for all that may be believed at this moment.
+    pub fn is_name_of(&self, directory: Ino, name: &[u8], ino: Ino) -> bool {
+        let state = self.state.lock();
+        let Some(stamp) = state.book.stamp(directory) else { return false };
+        state.entries.get(&(directory, name.to_vec())).is_some_and(|known| known.stamp == stamp && known.value == Some(ino))
+    }
+
+    /// To be held while the kernel is told that a name has moved from one directory to another: there it believes the name as long as it would have here.
+    pub fn telling_moved(&self, from: Ino, to: Ino) -> Telling<'_> {
+        let mut state = self.state.lock();
+        let until = state.book.in_use(from).1;
+        let left = until.since(self.runtime.now());
+        let may = from != to && !left.is_zero() && state.book.use_to_tell(to);
+        Telling { cache: self, ino: to, what: Told::Moved(until), ttl: if may { left } else { Duration::ZERO } }
+    }
+
     /// To be held while attributes that were handed out are told to the kernel; at most `most` is allowed. Nothing if they may be other ones by now.
     pub fn telling_attributes(&self, ino: Ino, version: u64, most: Duration) -> Telling<'_> {
         let ttl = self.left().min(most);
@@ -198,11 +217,13 @@ impl MetadataCache {
         }
     }
 
-    /// The lease of an inode is recalled: from now on nothing is believed of it, nor any answer to what was asked before.
-    pub fn begin_recall(&self, ino: Ino, keep: Option<LeaseMode>) {
+    /// The lease of an inode is recalled: from now on nothing is believed of it, nor any answer to what was asked before. What was held.
+    pub fn begin_recall(&self, ino: Ino, keep: Option<LeaseMode>) -> Option<LeaseMode> {
         let mut state = self.state.lock();
         let tick = state.tick();
+        let held = state.book.mode(ino);
         state.book.begin_recall(ino, keep, tick);
+        held
     }
 
     /// Waits until nobody uses a recalled lease, and the kernel has forgotten what it was told of names.

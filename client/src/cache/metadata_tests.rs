@@ -1,6 +1,7 @@
 use super::MetadataCache;
 use crate::cache::Leased;
 use crate::counters::Counts;
+use crate::limits::KERNEL_SLACK;
 use crate::tests::fake_master::attributes_of;
 use cairn_common::attributes::{Attributes, FileKind};
 use cairn_common::ids::{Ino, SessionId};
@@ -88,6 +89,27 @@ fn reading_moves_the_access_time_forward_and_nothing_else() {
 }
 
 #[test]
+fn a_name_is_told_only_while_it_is_true_and_goes_on_to_be_believed_where_it_was_moved() {
+    block_on_world(1, |world| async move {
+        let cache = cache_in(&world);
+        let reading = cache.reading();
+        cache.accept(reading, &leased());
+        cache.learn_entry(reading, &leased(), Ino::ROOT, b"a", Some(Ino(5)));
+        assert!(cache.is_name_of(Ino::ROOT, b"a", Ino(5)) && !cache.is_name_of(Ino::ROOT, b"a", Ino(6)));
+        assert!(cache.telling_moved(Ino::ROOT, Ino(5)).ttl.is_zero(), "the kernel was told nothing");
+        drop(cache.telling_names(Ino::ROOT));
+        assert!(!cache.telling_moved(Ino::ROOT, Ino(5)).ttl.is_zero());
+        let until = |ino| cache.state.lock().book.in_use(ino).1;
+        assert_eq!(until(Ino(5)), until(Ino::ROOT), "moves do not add up");
+        assert!(cache.telling_moved(Ino::ROOT, Ino::ROOT).ttl.is_zero(), "it waits for that already");
+        cache.begin_recall(Ino::ROOT, None);
+        cache.end_recall(Ino::ROOT);
+        cache.accept(cache.reading(), &leased());
+        assert!(!cache.is_name_of(Ino::ROOT, b"a", Ino(5)), "that was another lease");
+    });
+}
+
+#[test]
 fn questions_asked_before_or_during_a_change_teach_nothing() {
     block_on_world(1, |world| async move {
         let cache = cache_in(&world);
@@ -124,7 +146,7 @@ fn a_lease_is_not_given_back_before_the_kernel_has_forgotten_names() {
             drop(telling);
         };
         futures_util::join!(cache.unused(Ino::ROOT), arrives);
-        assert_eq!(world.now().since(begun), Duration::from_millis(30) + ttl);
+        assert_eq!(world.now().since(begun), Duration::from_millis(30) + ttl + KERNEL_SLACK);
         cache.end_recall(Ino::ROOT);
         cache.accept(cache.reading(), &leased());
         assert!(cache.telling_names(Ino::ROOT).ttl.is_zero(), "others work there, too");

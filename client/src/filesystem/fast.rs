@@ -30,6 +30,16 @@ impl FileSystem {
         self.0.cache.telling_names(directory)
     }
 
+    /// Whether a name may still be told to the kernel. To be asked while `telling_names` is held.
+    pub fn is_name_of(&self, directory: Ino, name: &[u8], ino: Ino) -> bool {
+        self.0.cache.is_name_of(directory, name, ino)
+    }
+
+    /// To be held while the kernel is told that a name has moved to another directory.
+    pub fn telling_moved(&self, from: Ino, to: Ino) -> Telling<'_> {
+        self.0.cache.telling_moved(from, to)
+    }
+
     /// To be held while these attributes are told to the kernel: how long it may believe them.
     pub fn telling_attributes(&self, attributes: &Attributes) -> Telling<'_> {
         // What is written here changes them, and the kernel knows not all of it.

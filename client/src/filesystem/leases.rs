@@ -14,7 +14,7 @@
 use super::start::{FileSystem, Inner};
 use crate::cache::{Leased, Writing};
 use crate::data::FileData;
-use crate::limits::{KERNEL_NAMES_TTL, KERNEL_PAGES_LIMIT, LEASE_PAUSE_MAX, LEASE_PAUSE_MIN};
+use crate::limits::{KERNEL_NAMES_TTL, KERNEL_PAGES_LIMIT, KERNEL_SLACK, LEASE_PAUSE_MAX, LEASE_PAUSE_MIN, UNPROMISED_FLUSH_LIMIT};
 use crate::link::{Answer, AskError, Backoff, Stake};
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
@@ -101,17 +101,24 @@ impl FileSystem {
     async fn give_back(&self, lease: RecalledLease) {
         let RecalledLease { ino, keep } = lease;
         let inner = &self.0;
-        inner.cache.begin_recall(ino, keep);
+        let held = inner.cache.begin_recall(ino, keep);
         if keep.is_none() || inner.data.known_file(ino).is_some() {
             self.forget_pages(ino).await;
         }
         inner.cache.unused(ino).await;
         if let Some(file) = inner.data.known_file(ino)
             && file.has_dirty()
-            && file.flush().await.is_err()
         {
-            // Its writers are told. It can't be kept to be sent later, over what others have written by then.
-            file.abandon_failed();
+            let is_stored = match held {
+                // Nobody was promised anything of what is held back without a write lease: stores through mappings, and data of a lost session. It must
+                // not be waited for, for to be committed it waits for other readers, who may have such data, too, and for this very answer.
+                Some(LeaseMode::Read) => inner.runtime.timeout(UNPROMISED_FLUSH_LIMIT, file.flush()).await.unwrap_or(Ok(())),
+                Some(LeaseMode::Write) | None => file.flush().await,
+            };
+            if is_stored.is_err() {
+                // Its writers are told. It can't be kept to be sent later, over what others have written by then.
+                file.abandon_failed();
+            }
         }
         inner.cache.end_recall(ino);
         if let Some(kernel) = inner.kernel.get() {
@@ -145,7 +152,7 @@ impl FileSystem {
                 inner.runtime.spawn("forget pages", pages);
             }
             inner.runtime.blocking(move || held.into_iter().for_each(|ino| kernel.forget_attributes(ino))).await;
-            inner.runtime.sleep(KERNEL_NAMES_TTL).await;
+            inner.runtime.sleep(KERNEL_NAMES_TTL + KERNEL_SLACK).await;
         }
         // It may take several tries to come back: what was held back at the first one still is.
         for file in writers.iter().filter_map(|(ino, _)| inner.data.known_file(*ino)) {
