@@ -56,9 +56,17 @@ pub const KERNEL_MOVING_TTL: Duration = Duration::from_secs(1);
 pub const CONTENDED_PAUSE: Duration = Duration::from_secs(10);
 /// Directories of which this is remembered.
 pub const CONTENDED_MAX: usize = 4096;
-/// How long a recall waits for the kernel to let go of the pages of a file. It may be held up by a write that itself waits for the lease; then the
-/// attributes, which it has forgotten at once, make it look at its pages again before it uses them.
-pub const KERNEL_PAGES_LIMIT: Duration = Duration::from_millis(250);
+/// How long a recall waits for the kernel to let go of the pages of a file while a call here waits for that lease, and so may be what holds up the kernel.
+/// The attributes, which it has forgotten at once, make it look at its pages again before it uses them.
+pub const KERNEL_PAGES_LIMIT: Duration = Duration::from_millis(5);
+/// The same while nobody here waits for the lease, so that there is no circle: what was stored through mappings shall come before what others write.
+pub const KERNEL_PAGES_PATIENCE: Duration = Duration::from_secs(3);
+/// So long after its first question for an inode that was leased the kernel has the answer.
+pub const KERNEL_SETTLES: Duration = Duration::from_millis(10);
+/// A process may be slow to take what the kernel was told: after so long the kernel is told once more to forget attributes.
+pub const KERNEL_FORGETS_AGAIN: Duration = Duration::from_secs(1);
+/// A recall that takes longer is answered by saying so.
+pub const RECALL_ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// How long a recall waits for data to be stored that no write lease protects.
 pub const UNPROMISED_FLUSH_LIMIT: Duration = Duration::from_millis(250);
 /// A lease that recalls overtake again and again: pauses between tries.

@@ -56,8 +56,11 @@ pub trait Metadata: Send + Sync {
 
 /// What the kernel of this machine believes of files, if they are mounted.
 pub trait KernelCache: Send + Sync {
-    /// It forgets the attributes of an inode. Never waits for anybody.
+    /// It forgets the attributes of an inode. Never waits for anybody. An answer to a question that is on its way is lost on it.
     fn forget_attributes(&self, ino: Ino);
+    /// It forgets attributes and pages as soon as it asks nothing about that inode. A program that reads makes it look at its pages again by itself; this is for
+    /// those who look at them through mappings.
+    fn forget_when_quiet(&self, ino: Ino);
     /// It also forgets the pages of a file, and writes those back first that were changed there: by writes that take no lease. Waits for reads and writes
     /// that are under way.
     fn forget_pages(&self, ino: Ino) -> BoxFuture<'static, ()>;

@@ -53,11 +53,13 @@ pub struct Adapter {
     kernel: Kernel,
     /// The kernel looks at access lists. To keep one that nobody enforces would be a lie.
     enforces_lists: bool,
+    /// Files that are not kept in pages can still be mapped.
+    maps_direct: bool,
 }
 
 impl Adapter {
     pub fn new(runtime: Runtime, fs: FileSystem, root: Ino, kernel: Kernel) -> Self {
-        Self { runtime, fs, root, kernel, enforces_lists: false }
+        Self { runtime, fs, root, kernel, enforces_lists: false, maps_direct: false }
     }
 
     /// Our inode for the kernel's: they differ for the top of a mounted subdirectory alone.
@@ -73,6 +75,12 @@ impl Adapter {
     /// The caller of what changes something.
     fn change(&self, request: &Request) -> Caller {
         Caller::new(&self.runtime, request.pid(), Leaves::Killed)
+    }
+
+    /// Whether the kernel passes reads and writes of a descriptor on as they are. Through its pages it would hand in an append page by page, and one from another
+    /// mount could come between; besides it would put the bytes where it takes the end to be.
+    fn is_direct(&self, flags: OpenFlags) -> bool {
+        flags.append && (self.maps_direct || !flags.read)
     }
 
     /// Starts the task of a request: it awaits `work`, and gives `answer` the result.
@@ -141,7 +149,7 @@ fn empty_answer(reply: ReplyEmpty) -> impl Answer<()> {
 }
 
 fn reply_found(fs: &FileSystem, reply: ReplyEntry, parent: Ino, name: &[u8], attributes: &Attributes) {
-    let (told, inode) = (fs.telling_names(parent), fs.telling_attributes(attributes));
+    let (told, inode) = (fs.telling_names(parent), fs.telling_inode(attributes));
     let name_ttl = name_ttl(fs, parent, name, attributes, told.ttl);
     reply.entry_with_ttls(&inode.ttl, &name_ttl, &file_attr(attributes), GENERATION);
 }
@@ -215,9 +223,10 @@ mod libc_flags {
 }
 
 /// Not FOPEN_NOFLUSH, not even if there is nothing to flush: a process that closes any descriptor of a file lets go of all its locks there.
-fn fopen_flags(opened: &Opened) -> FopenFlags {
+fn fopen_flags(opened: &Opened, is_direct: bool) -> FopenFlags {
     let mut flags = FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, is_direct);
     flags
 }
 
@@ -257,6 +266,7 @@ impl Filesystem for Adapter {
         if !self.enforces_lists {
             tracing::warn!("the kernel does not enforce access lists: setting one is refused");
         }
+        self.maps_direct = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP).is_ok();
         let _ = config.set_max_write(WRITE_BYTES_MAX);
         let _ = config.set_max_readahead(WRITE_BYTES_MAX);
         let _ = config.set_max_background(BACKGROUND_REQUESTS_MAX);
@@ -285,10 +295,15 @@ impl Filesystem for Adapter {
         let ino = self.ino(number);
         let begun = self.runtime.now();
         if let Some(attributes) = self.fs.try_attributes(ino) {
+            self.kernel.note_question(ino, begun);
             reply_attr(&self.fs, reply, Ok(attributes), number);
             return self.note(Operation::Getattr, begun);
         }
-        let answer = move |fs: &FileSystem, result| reply_attr(fs, reply, result, number);
+        let question = self.kernel.question(ino);
+        let answer = move |fs: &FileSystem, result| {
+            reply_attr(fs, reply, result, number);
+            drop(question);
+        };
         self.start("getattr", self.question(request), move |fs| async move { fs.attributes(ino).await }, answer);
     }
 
@@ -413,13 +428,13 @@ impl Filesystem for Adapter {
         // Another mount may have made the file since the kernel looked: without O_EXCL that file is opened.
         let or_existing = flags & libc_flags::O_EXCL == 0;
         let flags = open_flags(fuser::OpenFlags(flags));
-        let made = name.clone();
+        let (made, is_direct) = (name.clone(), self.is_direct(flags));
         let answer = move |fs: &FileSystem, result: Result<(Attributes, Opened), FsError>| match result {
             Ok((attributes, opened)) => {
-                let (told, inode) = (fs.telling_names(parent), fs.telling_attributes(&attributes));
+                let (told, inode) = (fs.telling_names(parent), fs.telling_inode(&attributes));
                 let handle = FileHandle(opened.handle.0);
                 let ttl = name_ttl(fs, parent, &made, &attributes, told.ttl).min(inode.ttl);
-                reply.created(&ttl, &file_attr(&attributes), GENERATION, handle, fopen_flags(&opened));
+                reply.created(&ttl, &file_attr(&attributes), GENERATION, handle, fopen_flags(&opened, is_direct));
             }
             Err(error) => reply.error(errno(error)),
         };
@@ -433,8 +448,9 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, number: INodeNo, flags: fuser::OpenFlags, reply: ReplyOpen) {
         let (ino, flags, kernel) = (self.ino(number), open_flags(flags), self.kernel.clone());
+        let is_direct = self.is_direct(flags);
         let answer = move |_: &FileSystem, result: Result<Opened, FsError>| match result {
-            Ok(opened) => reply.opened(FileHandle(opened.handle.0), fopen_flags(&opened)),
+            Ok(opened) => reply.opened(FileHandle(opened.handle.0), fopen_flags(&opened, is_direct)),
             Err(error) => reply.error(errno(error)),
         };
         let clears_set_id = flags.truncate && is_unprivileged(request);
@@ -474,13 +490,13 @@ impl Filesystem for Adapter {
             return self.note(Operation::Read, begun);
         }
         let work = move |fs: FileSystem| async move { fs.read(handle, offset, size as usize).await };
-        let (ino, kernel, runtime) = (self.ino(number), self.kernel.clone(), self.runtime.clone());
+        let (ino, kernel) = (self.ino(number), self.kernel.clone());
         let answer = move |fs: &FileSystem, result: Result<Bytes, FsError>| {
-            let is_content = result.is_ok();
+            // Nobody would tell the kernel to forget what came without a lease. A recall that begins from here on waits for these pages.
+            let is_to_be_forgotten = result.is_ok() && !fs.is_leased(ino);
             answer(result);
-            // Nobody would tell the kernel to forget what came without a lease.
-            if is_content && !fs.is_leased(ino) {
-                runtime.spawn("forget pages", kernel.forget_pages(ino));
+            if is_to_be_forgotten {
+                kernel.forget_when_quiet(ino);
             }
         };
         self.start("read", self.question(request), work, answer);

@@ -57,7 +57,7 @@ pub async fn fill_plus<'fs>(
         // An entry of inode 0 would be no entry to programs.
         let Some(attributes) = &entry.attributes else { continue };
         let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(&entry.name[..]);
-        let inode = fs.telling_attributes(attributes);
+        let inode = fs.telling_inode(attributes);
         // What was listed a while ago may be renamed by now.
         let is_true = !names_ttl.is_zero() && fs.is_name_of(ino, &entry.name, entry.ino);
         let ttl = if is_true { inode.ttl.min(names_ttl) } else { Duration::ZERO };

@@ -3,9 +3,11 @@
 //! Names are no part of it: to forget one, the kernel waits for whoever works in the directory at the time, who may wait for another client that waits for
 //! us. It is given names for a moment only (docs/leases.md).
 
+use crate::questions::{QUIET, Question, Questions};
 use cairn_client::ports::KernelCache;
 use cairn_common::ids::Ino;
 use cairn_runtime::Runtime;
+use cairn_runtime::clock::Moment;
 use cairn_runtime::task::BoxFuture;
 use fuser::{INodeNo, Notifier};
 use std::sync::{Arc, OnceLock};
@@ -23,16 +25,27 @@ pub struct Kernel {
     root: Ino,
     notifier: Arc<OnceLock<Notifier>>,
     forgetting: Arc<Semaphore>,
+    questions: Arc<Questions>,
 }
 
 impl Kernel {
     pub fn new(runtime: Runtime, root: Ino) -> Self {
-        Self { runtime, root, notifier: Arc::default(), forgetting: Arc::new(Semaphore::new(FORGETTING_MAX)) }
+        Self { runtime, root, notifier: Arc::default(), forgetting: Arc::new(Semaphore::new(FORGETTING_MAX)), questions: Arc::default() }
     }
 
     pub fn listens_to(&self, notifier: Notifier) {
         // There is one session for each adapter.
         let _ = self.notifier.set(notifier);
+    }
+
+    /// The kernel asks for attributes, and is answered at once.
+    pub fn note_question(&self, ino: Ino, now: Moment) {
+        self.questions.note(ino, now);
+    }
+
+    /// The kernel asks for attributes. To be held until it has the answer.
+    pub fn question(&self, ino: Ino) -> Question {
+        self.questions.ask(&self.runtime, ino)
     }
 
     fn number(&self, ino: Ino) -> INodeNo {
@@ -54,6 +67,21 @@ impl KernelCache for Kernel {
         if let Some(notifier) = self.notifier.get() {
             forget(notifier, self.number(ino), NO_PAGES);
         }
+    }
+
+    fn forget_when_quiet(&self, ino: Ino) {
+        if !self.questions.watch(ino, self.runtime.now()) {
+            return;
+        }
+        let this = self.clone();
+        self.runtime.spawn("forget when quiet", async move {
+            loop {
+                this.runtime.sleep(QUIET).await;
+                if this.questions.is_quiet(ino, this.runtime.now()) {
+                    return this.forget_pages(ino).await;
+                }
+            }
+        });
     }
 
     fn forget_pages(&self, ino: Ino) -> BoxFuture<'static, ()> {

@@ -12,6 +12,7 @@ mod kernel;
 mod lock_call;
 mod mount;
 mod options;
+mod questions;
 
 pub use mount::{MountError, Mounted, Unmounting, mount, unmount};
 pub use options::{MountOptions, OptionError};

@@ -55,8 +55,30 @@ struct Held {
     mode: LeaseMode,
     state: State,
     users: u32,
-    /// The kernel may believe names in this directory until then.
-    kernel_until: Moment,
+    kernel: KernelBelief,
+    /// When the kernel has first asked for the inode by its number since the lease was gained.
+    asked: Option<Moment>,
+}
+
+/// Until when the kernel may believe, or come to believe, what it can't be made to forget.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KernelBelief {
+    /// Names in this directory.
+    pub names: Moment,
+    /// Attributes that came before it knew the inode: what it is told to forget meanwhile is lost on it.
+    pub arrival: Moment,
+    /// Attributes, unless it is told to forget them.
+    pub attributes: Moment,
+}
+
+impl KernelBelief {
+    fn and(self, other: Self) -> Self {
+        Self {
+            names: self.names.max(other.names),
+            arrival: self.arrival.max(other.arrival),
+            attributes: self.attributes.max(other.attributes),
+        }
+    }
 }
 
 /// See the module.
@@ -109,14 +131,15 @@ impl LeaseBook {
                 mode: grant.mode,
                 state: State::Void,
                 users: 0,
-                kernel_until: Moment::default(),
+                kernel: KernelBelief::default(),
+                asked: None,
             });
             if held.state == State::Good {
                 // An answer that was given later may have come earlier.
                 held.mode = held.mode.max(grant.mode);
             } else {
                 self.stamps = stamp;
-                (held.stamp, held.mode, held.state) = (stamp, grant.mode, State::Good);
+                (held.stamp, held.mode, held.state, held.asked) = (stamp, grant.mode, State::Good, None);
             }
         }
     }
@@ -136,6 +159,18 @@ impl LeaseBook {
         self.begin_use(ino, |_| true)
     }
 
+    /// The kernel asks for an inode.
+    pub fn note_asked(&mut self, ino: Ino, now: Moment) {
+        if let Some(held) = self.held.get_mut(&ino) {
+            held.asked.get_or_insert(now);
+        }
+    }
+
+    /// When the kernel has first asked for the inode since the lease was gained.
+    pub fn asked(&self, ino: Ino) -> Option<Moment> {
+        self.held.get(&ino)?.asked
+    }
+
     fn begin_use(&mut self, ino: Ino, may: impl FnOnce(&Held) -> bool) -> bool {
         match self.held.get_mut(&ino) {
             Some(held) if held.state == State::Good && may(held) => {
@@ -147,10 +182,10 @@ impl LeaseBook {
     }
 
     /// Ends a use. Whether it was the last one, so that a recall may go on.
-    pub fn release(&mut self, ino: Ino, kernel_until: Moment) -> bool {
+    pub fn release(&mut self, ino: Ino, kernel: KernelBelief) -> bool {
         let Some(held) = self.held.get_mut(&ino) else { return false };
         held.users -= 1;
-        held.kernel_until = held.kernel_until.max(kernel_until);
+        held.kernel = held.kernel.and(kernel);
         let is_done = held.users == 0 && held.state != State::Good;
         if is_done && held.state == State::Void {
             self.held.remove(&ino);
@@ -186,9 +221,9 @@ impl LeaseBook {
         self.contended.get(&directory).is_some_and(|until| now < *until)
     }
 
-    /// Whether somebody still uses a recalled lease, and until when the kernel believes names of it.
-    pub fn in_use(&self, ino: Ino) -> (bool, Moment) {
-        self.held.get(&ino).map_or((false, Moment::default()), |held| (held.users > 0, held.kernel_until))
+    /// Whether somebody still uses a recalled lease, and what the kernel believes of it.
+    pub fn in_use(&self, ino: Ino) -> (bool, KernelBelief) {
+        self.held.get(&ino).map_or((false, KernelBelief::default()), |held| (held.users > 0, held.kernel))
     }
 
     /// A recall is about to be answered. With the last one the lease is given back, but for what is kept.
@@ -239,10 +274,9 @@ impl LeaseBook {
 
 #[cfg(test)]
 mod tests {
-    use super::{LeaseBook, Leased};
+    use super::{KernelBelief, LeaseBook, Leased};
     use cairn_common::ids::{Ino, SessionId};
     use cairn_common::wire::lease::{Grant, LeaseMode};
-    use cairn_runtime::clock::Moment;
 
     const F: Ino = Ino(7);
     const S: SessionId = SessionId(3);
@@ -269,7 +303,7 @@ mod tests {
         assert!(book.use_to_write(F, 1));
         book.begin_recall(F, Some(LeaseMode::Read), 2);
         assert_eq!((book.stamp(F), book.use_to_write(F, 1), book.in_use(F).0), (None, false, true));
-        assert!(book.release(F, Moment::default()));
+        assert!(book.release(F, KernelBelief::default()));
         book.end_recall(F);
         assert_eq!((book.stamp(F), book.use_to_write(F, 1)), (Some(1), false), "what was remembered still holds, but it can't write");
     }
@@ -307,8 +341,8 @@ mod tests {
         assert!(book.use_to_write(F, 1));
         assert_eq!(book.void_all(2), [(F, true)]);
         assert!(!book.use_to_write(F, 1));
-        assert_eq!(book.in_use(F), (true, Moment::default()));
-        assert!(book.release(F, Moment::default()));
+        assert_eq!(book.in_use(F), (true, KernelBelief::default()));
+        assert!(book.release(F, KernelBelief::default()));
         assert_eq!(book.count(), 0);
     }
 
@@ -325,7 +359,7 @@ mod tests {
                 book.void_all(2);
                 book.begin_recall(F, Some(LeaseMode::Read), 3);
             }
-            book.release(F, Moment::default());
+            book.release(F, KernelBelief::default());
             book.end_recall(F);
             assert_eq!((book.stamp(F), book.count()), (None, 0));
         }

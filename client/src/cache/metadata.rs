@@ -7,10 +7,10 @@
 //!   collision only forgets;
 //! - what is remembered is believed while that very lease is held, and the master was heard lately enough to rely on it.
 
-use super::book::{LeaseBook, Leased};
+use super::book::{KernelBelief, LeaseBook, Leased};
 use super::bounded::Bounded;
 use crate::counters::Counts;
-use crate::limits::{ATTRIBUTES_CACHED_MAX, CONTENDED_PAUSE, ENTRIES_CACHED_MAX, KERNEL_NAMES_TTL, KERNEL_SLACK};
+use crate::limits::{ATTRIBUTES_CACHED_MAX, CONTENDED_PAUSE, ENTRIES_CACHED_MAX, KERNEL_NAMES_TTL, KERNEL_SETTLES, KERNEL_SLACK};
 use cairn_common::attributes::Attributes;
 use cairn_common::ids::Ino;
 use cairn_common::time::Timestamp;
@@ -76,7 +76,7 @@ pub struct Writing {
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        self.cache.release(self.ino, Moment::default());
+        self.cache.release(self.ino, KernelBelief::default());
     }
 }
 
@@ -97,6 +97,8 @@ enum Told {
     Moved(Moment),
     /// It can.
     Attributes,
+    /// It can once it knows the inode.
+    Inode,
 }
 
 impl Drop for Telling<'_> {
@@ -104,12 +106,20 @@ impl Drop for Telling<'_> {
         if self.ttl.is_zero() {
             return;
         }
-        let until = match self.what {
-            Told::Names => self.cache.runtime.now().plus(self.ttl + KERNEL_SLACK),
-            Told::Moved(until) => until,
-            Told::Attributes => Moment::default(),
+        let now = self.cache.runtime.now();
+        let belief = match self.what {
+            Told::Names => KernelBelief { names: now.plus(self.ttl + KERNEL_SLACK), ..KernelBelief::default() },
+            Told::Moved(until) => KernelBelief { names: until, ..KernelBelief::default() },
+            Told::Attributes => KernelBelief { attributes: now.plus(self.ttl + KERNEL_SLACK), ..KernelBelief::default() },
+            Told::Inode if self.cache.is_settled(self.ino) => {
+                KernelBelief { attributes: now.plus(self.ttl + KERNEL_SLACK), ..KernelBelief::default() }
+            }
+            Told::Inode => {
+                let (arrival, attributes) = (now.plus(KERNEL_SLACK), now.plus(self.ttl + KERNEL_SLACK));
+                KernelBelief { arrival, attributes, ..KernelBelief::default() }
+            }
         };
-        self.cache.release(self.ino, until);
+        self.cache.release(self.ino, belief);
     }
 }
 
@@ -192,7 +202,7 @@ impl MetadataCache {
     /// To be held while the kernel is told that a name has moved from one directory to another: there it believes the name as long as it would have here.
     pub fn telling_moved(&self, from: Ino, to: Ino) -> Telling<'_> {
         let mut state = self.state.lock();
-        let until = state.book.in_use(from).1;
+        let until = state.book.in_use(from).1.names;
         let left = until.since(self.runtime.now());
         let may = from != to && !left.is_zero() && state.book.use_to_tell(to);
         Telling { cache: self, ino: to, what: Told::Moved(until), ttl: if may { left } else { Duration::ZERO } }
@@ -200,18 +210,45 @@ impl MetadataCache {
 
     /// To be held while attributes that were handed out are told to the kernel; at most `most` is allowed. Nothing if they may be other ones by now.
     pub fn telling_attributes(&self, ino: Ino, version: u64, most: Duration) -> Telling<'_> {
+        self.telling(Told::Attributes, ino, version, most)
+    }
+
+    /// The same with a name, which may be how the kernel gets to know the inode.
+    pub fn telling_inode(&self, ino: Ino, version: u64, most: Duration) -> Telling<'_> {
+        self.telling(Told::Inode, ino, version, most)
+    }
+
+    /// Whether the kernel has asked for an inode since it was leased, and has the answer: it knows the size as it is under that lease.
+    pub fn is_settled(&self, ino: Ino) -> bool {
+        let asked = self.state.lock().book.asked(ino);
+        asked.is_some_and(|asked| asked.plus(KERNEL_SETTLES) <= self.runtime.now())
+    }
+
+    /// Whether the kernel believes attributes of an inode that it was told while it was leased.
+    pub fn is_believed_by_kernel(&self, ino: Ino) -> bool {
+        self.state.lock().book.in_use(ino).1.attributes > self.runtime.now()
+    }
+
+    fn telling(&self, what: Told, ino: Ino, version: u64, most: Duration) -> Telling<'_> {
         let ttl = self.left().min(most);
         let may = !ttl.is_zero() && {
+            let now = self.runtime.now();
             let mut state = self.state.lock();
             let stamp = state.book.stamp(ino);
             let is_known = |known: &&Resting<Attributes>| Some(known.stamp) == stamp && known.value.version == version;
-            state.attributes.get(&ino).filter(is_known).is_some() && state.book.use_to_tell(ino)
+            // The first answer by number must not be lost on the kernel, which would go on with the size that it knew before. It believes it for no time, so
+            // that it need not be told to forget it at once.
+            let is_first = what == Told::Attributes && {
+                state.book.note_asked(ino, now);
+                state.book.asked(ino).is_none_or(|asked| asked.plus(KERNEL_SETTLES) > now)
+            };
+            !is_first && state.attributes.get(&ino).filter(is_known).is_some() && state.book.use_to_tell(ino)
         };
-        Telling { cache: self, ino, what: Told::Attributes, ttl: if may { ttl } else { Duration::ZERO } }
+        Telling { cache: self, ino, what, ttl: if may { ttl } else { Duration::ZERO } }
     }
 
-    fn release(&self, ino: Ino, kernel_until: Moment) {
-        let is_done = self.state.lock().book.release(ino, kernel_until);
+    fn release(&self, ino: Ino, kernel: KernelBelief) {
+        let is_done = self.state.lock().book.release(ino, kernel);
         if is_done {
             self.unused.notify_waiters();
         }
@@ -226,20 +263,29 @@ impl MetadataCache {
         held
     }
 
-    /// Waits until nobody uses a recalled lease, and the kernel has forgotten what it was told of names.
-    pub async fn unused(&self, ino: Ino) {
+    /// Waits until nobody uses a recalled lease, the kernel has forgotten what it was told of names, and knows the inode if it was told of it. Whether it
+    /// may be so slow that it does not know the inode yet.
+    pub async fn unused(&self, ino: Ino) -> bool {
+        let mut may_be_new = false;
         loop {
             let mut rung = std::pin::pin!(self.unused.notified());
             rung.as_mut().enable();
-            let (in_use, kernel_until) = self.state.lock().book.in_use(ino);
+            let (in_use, kernel) = self.state.lock().book.in_use(ino);
             let now = self.runtime.now();
+            // What it was told with a name is to be forgotten; an answer by number must not be lost for that.
+            let settled = self.state.lock().book.asked(ino).filter(|_| kernel.attributes > now).map(|asked| asked.plus(KERNEL_SETTLES));
             if in_use {
                 rung.await;
-            } else if now < kernel_until {
+            } else if now < kernel.names {
                 self.state.lock().book.note_contended(ino, now.plus(CONTENDED_PAUSE));
-                self.runtime.clock.sleep_until(kernel_until).await;
+                self.runtime.clock.sleep_until(kernel.names).await;
+            } else if now < kernel.arrival {
+                may_be_new = true;
+                self.runtime.clock.sleep_until(kernel.arrival).await;
+            } else if let Some(settled) = settled.filter(|settled| now < *settled) {
+                self.runtime.clock.sleep_until(settled).await;
             } else {
-                return;
+                return may_be_new;
             }
         }
     }

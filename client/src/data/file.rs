@@ -22,7 +22,7 @@ use cairn_runtime::clock::Moment;
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// A commit that somebody waits for.
@@ -76,6 +76,19 @@ pub struct FileData {
     pub(super) progress: Notify,
     /// The stamp of the lease on which what is known of the content rests; 0 for none.
     stamp: AtomicU64,
+    /// Calls that wait for a lease of the file.
+    lease_waits: AtomicU32,
+    /// The kernel has handed in pages that were changed through a mapping.
+    is_stored_through_mappings: AtomicBool,
+}
+
+/// Counts a call that waits for a lease.
+pub struct LeaseWait<'a>(&'a FileData);
+
+impl Drop for LeaseWait<'_> {
+    fn drop(&mut self) {
+        self.0.lease_waits.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// While this is held, no commit of the file is under way and none begins. Take it around a truncation or punch at the
@@ -116,7 +129,16 @@ impl FileData {
     pub(super) fn new(ino: Ino, store: Arc<DataStore>) -> Arc<Self> {
         // Nobody remembers which of the commits so far concerned this file.
         let state = FileState { last_commit: store.core().commit_count.answered(), ..FileState::default() };
-        Arc::new(Self { ino, store, state: Mutex::new(state), turn: Arc::default(), progress: Notify::new(), stamp: AtomicU64::new(0) })
+        Arc::new(Self {
+            ino,
+            store,
+            state: Mutex::new(state),
+            turn: Arc::default(),
+            progress: Notify::new(),
+            stamp: AtomicU64::new(0),
+            lease_waits: AtomicU32::new(0),
+            is_stored_through_mappings: AtomicBool::new(false),
+        })
     }
 
     pub fn ino(&self) -> Ino {
@@ -218,6 +240,25 @@ impl FileData {
     }
 
     // ---- sessions and leases
+
+    /// To be held while a call waits for a lease of the file.
+    pub fn wait_for_lease(&self) -> LeaseWait<'_> {
+        self.lease_waits.fetch_add(1, Ordering::Relaxed);
+        LeaseWait(self)
+    }
+
+    pub fn is_lease_waited_for(&self) -> bool {
+        self.lease_waits.load(Ordering::Relaxed) > 0
+    }
+
+    /// A page comes that was changed through a mapping.
+    pub fn note_mapping(&self) {
+        self.is_stored_through_mappings.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_stored_through_mappings(&self) -> bool {
+        self.is_stored_through_mappings.load(Ordering::Relaxed)
+    }
 
     pub fn stamp(&self) -> u64 {
         self.stamp.load(Ordering::Acquire)

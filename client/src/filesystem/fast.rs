@@ -42,10 +42,18 @@ impl FileSystem {
 
     /// To be held while these attributes are told to the kernel: how long it may believe them.
     pub fn telling_attributes(&self, attributes: &Attributes) -> Telling<'_> {
-        // What is written here changes them, and the kernel knows not all of it.
-        let is_moving = self.0.link.opens().is_open(attributes.ino) || self.0.data.has_dirty();
-        let most = if is_moving { KERNEL_MOVING_TTL } else { Duration::MAX };
-        self.0.cache.telling_attributes(attributes.ino, attributes.version, most)
+        self.0.cache.telling_attributes(attributes.ino, attributes.version, self.most_time(attributes.ino))
+    }
+
+    /// The same with a name of the inode.
+    pub fn telling_inode(&self, attributes: &Attributes) -> Telling<'_> {
+        self.0.cache.telling_inode(attributes.ino, attributes.version, self.most_time(attributes.ino))
+    }
+
+    /// What is written here changes attributes, and the kernel knows not all of it.
+    fn most_time(&self, ino: Ino) -> Duration {
+        let is_moving = self.0.link.opens().is_open(ino) || self.0.data.has_dirty();
+        if is_moving { KERNEL_MOVING_TTL } else { Duration::MAX }
     }
 
     /// Whether what the kernel is told of a file's content is forgotten when others change it.

@@ -43,6 +43,7 @@ impl FileSystem {
     pub async fn write_back(&self, handle: Handle, offset: u64, data: &[u8]) -> Result<usize, FsError> {
         let open = self.writable(handle)?;
         open.has_written.store(true, Ordering::Relaxed);
+        open.file.note_mapping();
         if let Some(session) = self.0.link.session() {
             open.file.adopt(session);
         }

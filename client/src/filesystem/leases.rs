@@ -5,16 +5,19 @@
 //!
 //! The order in which a lease is given back (docs/leases.md has the reasons):
 //! 1. nobody begins to use it, and no answer to an earlier question is believed;
-//! 2. the kernel forgets pages, having written back what was changed there: such writes need no lease;
+//! 2. the kernel forgets pages, having written back what was changed there: such writes need no lease. If it may be asking about the inode, it forgets them later;
 //! 3. those who use it at this moment come to their end; names that the kernel was told are forgotten;
 //! 4. what was written is flushed;
-//! 5. it is struck off, and the kernel forgets attributes;
+//! 5. it is struck off, and the kernel forgets attributes, if it believes any;
 //! 6. the master is answered.
 
 use super::start::{FileSystem, Inner};
 use crate::cache::{Leased, Writing};
 use crate::data::FileData;
-use crate::limits::{KERNEL_NAMES_TTL, KERNEL_PAGES_LIMIT, KERNEL_SLACK, LEASE_PAUSE_MAX, LEASE_PAUSE_MIN, UNPROMISED_FLUSH_LIMIT};
+use crate::limits::{
+    KERNEL_FORGETS_AGAIN, KERNEL_NAMES_TTL, KERNEL_PAGES_LIMIT, KERNEL_PAGES_PATIENCE, KERNEL_SLACK, LEASE_PAUSE_MAX, LEASE_PAUSE_MIN,
+    UNPROMISED_FLUSH_LIMIT,
+};
 use crate::link::{Answer, AskError, Backoff, Stake};
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
@@ -66,6 +69,7 @@ impl FileSystem {
 
     async fn take_lease(&self, file: &Arc<FileData>, wanted: LeaseMode) -> Result<(), FsError> {
         let ino = file.ino();
+        let _waiting = file.wait_for_lease();
         let reading = self.0.cache.reading();
         let reply = self.0.link.ask_for_leases(|session| MasterRequest::Lease { session, ino, wanted }).await;
         let (attributes, extents, leased) = match reply {
@@ -102,10 +106,12 @@ impl FileSystem {
         let RecalledLease { ino, keep } = lease;
         let inner = &self.0;
         let held = inner.cache.begin_recall(ino, keep);
-        if keep.is_none() || inner.data.known_file(ino).is_some() {
+        // Else a question may be on its way whose answer the kernel must not lose. Whoever stores through mappings can't be spared for that.
+        let is_at_once = inner.cache.is_settled(ino) || inner.data.known_file(ino).is_some_and(|file| file.is_stored_through_mappings());
+        if is_at_once && (keep.is_none() || inner.data.known_file(ino).is_some()) {
             self.forget_pages(ino).await;
         }
-        inner.cache.unused(ino).await;
+        let is_new_to_kernel = inner.cache.unused(ino).await;
         if let Some(file) = inner.data.known_file(ino)
             && file.has_dirty()
         {
@@ -120,24 +126,44 @@ impl FileSystem {
                 file.abandon_failed();
             }
         }
+        let is_believed = inner.cache.is_believed_by_kernel(ino);
         inner.cache.end_recall(ino);
-        if let Some(kernel) = inner.kernel.get() {
+        let Some(kernel) = inner.kernel.get() else { return };
+        if is_believed {
             kernel.forget_attributes(ino);
+        }
+        if !is_at_once && keep.is_none() {
+            kernel.forget_when_quiet(ino);
+        }
+        if is_new_to_kernel {
+            let (kernel, pause) = (Arc::clone(kernel), inner.runtime.sleep(KERNEL_FORGETS_AGAIN));
+            inner.runtime.spawn("forget again", async move {
+                pause.await;
+                kernel.forget_when_quiet(ino);
+            });
         }
     }
 
+    /// Waits until the kernel has forgotten the pages of a file, unless it may be waiting for us.
     async fn forget_pages(&self, ino: Ino) {
-        let Some(kernel) = self.0.kernel.get() else { return };
+        let inner = &self.0;
+        let Some(kernel) = inner.kernel.get() else { return };
         kernel.forget_attributes(ino);
         let pages = kernel.forget_pages(ino);
-        let (sender, done) = oneshot::channel();
-        self.0.runtime.spawn("forget pages", async move {
+        let (sender, mut done) = oneshot::channel();
+        inner.runtime.spawn("forget pages", async move {
             pages.await;
             // Whoever waited may have gone on.
             let _ = sender.send(());
         });
-        if self.0.runtime.timeout(KERNEL_PAGES_LIMIT, done).await.is_err() {
-            tracing::debug!(%ino, "the kernel takes its time to forget pages");
+        let end = inner.runtime.now().plus(KERNEL_PAGES_PATIENCE);
+        while inner.runtime.timeout(KERNEL_PAGES_LIMIT, &mut done).await.is_err() {
+            // A call that waits for this very lease may be what holds up the kernel.
+            let may_be_a_circle = inner.data.known_file(ino).is_some_and(|file| file.is_lease_waited_for());
+            if may_be_a_circle || inner.runtime.now() >= end {
+                tracing::debug!(%ino, "the kernel takes its time to forget pages");
+                return;
+            }
         }
     }
 

@@ -14,7 +14,9 @@ use super::lock_book::LockPlace;
 use super::session::{Contact, Line, LineFailure, Session};
 use crate::cache::MetadataCache;
 use crate::counters::Counts;
-use crate::limits::{CLOSED_PER_RENEWAL_MAX, QUICK_LIMIT, RENEWALS_PER_LEASE, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, TRY_LIMIT};
+use crate::limits::{
+    CLOSED_PER_RENEWAL_MAX, QUICK_LIMIT, RECALL_ANSWER_LIMIT, RENEWALS_PER_LEASE, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN, TRY_LIMIT,
+};
 use crate::settings::Settings;
 use bytes::Bytes;
 use cairn_common::attributes::Attributes;
@@ -23,7 +25,7 @@ use cairn_common::ids::{Incarnation, SessionId};
 use cairn_common::limits::{LOCKS_ASSERTED_MAX, SESSION_RENEW_INTERVAL};
 use cairn_common::lock::LockClaim;
 use cairn_common::planted::{Bug, is_planted};
-use cairn_common::wire::lease::{ClientReply, ClientRequest};
+use cairn_common::wire::lease::{ClientReply, ClientRequest, RecalledLease};
 use cairn_common::wire::master::{MasterError, MasterReply, MasterRequest, Role};
 use cairn_runtime::Runtime;
 use cairn_runtime::network::{ConnectError, Connection, Endpoint, Message};
@@ -31,6 +33,7 @@ use cairn_runtime::task::TaskGuard;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Why a file system did not start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -353,19 +356,29 @@ async fn serve_recalls(link: Arc<Link>, connection: Arc<dyn Connection>) {
             match decode::<ClientRequest>("a request of the master", &call.request.head) {
                 Ok(ClientRequest::Recall { leases }) => {
                     answering.counts.recalls.add(leases.len() as u64);
-                    if let Some(stake) = answering.stake.get() {
-                        let given_back = stake.recalled(leases);
-                        if !is_planted(Bug::RecallAnsweredFirst) {
-                            given_back.await;
-                        } else {
-                            answering.runtime.spawn("late recall", given_back);
-                        }
-                    }
-                    call.reply.send(Message { head: encode(&ClientReply::GivenBack).into(), body: Bytes::new() }).await;
+                    let answer = give_back(&answering, leases).await;
+                    call.reply.send(Message { head: encode(&answer).into(), body: Bytes::new() }).await;
                 }
                 Err(error) => tracing::warn!("{error}"),
             }
         });
+    }
+}
+
+/// Gives leases back, or says after a while that this takes its time, and goes on with it.
+async fn give_back(link: &Arc<Link>, leases: Vec<RecalledLease>) -> ClientReply {
+    let Some(stake) = link.stake.get() else { return ClientReply::GivenBack };
+    let (sender, done) = oneshot::channel();
+    let giving_back = stake.recalled(leases);
+    link.runtime.spawn("give back", async move {
+        giving_back.await;
+        // Whoever asked may have been told that it takes its time.
+        let _ = sender.send(());
+    });
+    if is_planted(Bug::RecallAnsweredFirst) || link.runtime.timeout(RECALL_ANSWER_LIMIT, done).await.is_ok() {
+        ClientReply::GivenBack
+    } else {
+        ClientReply::Busy
     }
 }
 

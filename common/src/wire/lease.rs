@@ -39,7 +39,9 @@ pub enum ClientRequest {
 }
 
 /// The answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientReply {
     GivenBack,
+    /// The client is at it, and can't say how long it will take: what it holds back must be stored first. It is to be asked again.
+    Busy,
 }

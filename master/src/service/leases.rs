@@ -32,6 +32,8 @@ use tokio::sync::Notify;
 const RECALL_TRY_LIMIT: Duration = Duration::from_secs(3);
 /// The part of the fencing time that even a client has which was silent for longer than all of it.
 const CHANCE: u32 = 5;
+/// So many fencing times a client may take that says it is at it: its chunkservers may be away, and it gives up what it can't store long before.
+const BUSY_PATIENCE: u32 = 6;
 /// Between two tries.
 const RECALL_PAUSE: Duration = Duration::from_millis(50);
 /// Requests of one connection that may wait for recalls. Others are asked to come again, so that there is always room for the commits that
@@ -343,6 +345,8 @@ pub async fn recall_leases(master: Arc<Master>) {
 async fn recall_from(master: Arc<Master>, session: SessionId, leases: Vec<RecalledLease>) {
     let (asked, limit) = (master.runtime.now(), master.settings.fencing_time);
     let head = encode(&ClientRequest::Recall { leases: leases.clone() });
+    // When it said last that it is at it.
+    let mut was_busy = None;
     loop {
         if leases.is_empty() && !master.leases.table.lock().is_awaited(session) {
             return;
@@ -350,7 +354,9 @@ async fn recall_from(master: Arc<Master>, session: SessionId, leases: Vec<Recall
         // Whoever ends the session takes its leases back.
         let Some(heard) = master.heard(session) else { return };
         // One that was silent for long may be about to come back.
-        let (now, due) = (master.runtime.now(), heard.min(asked).plus(limit).max(asked.plus(limit / CHANCE)));
+        let silent_at = heard.min(asked).plus(limit).max(asked.plus(limit / CHANCE));
+        let spared_until = was_busy.map_or(silent_at, |said: Moment| said.plus(limit).min(asked.plus(limit * BUSY_PATIENCE)));
+        let (now, due) = (master.runtime.now(), silent_at.max(spared_until));
         if now >= due {
             match master.fence(session).await {
                 Ok(()) => return,
@@ -362,9 +368,12 @@ async fn recall_from(master: Arc<Master>, session: SessionId, leases: Vec<Recall
             let call = line.call(Message { head: head.clone().into(), body: bytes::Bytes::new() });
             let patience = RECALL_TRY_LIMIT.min(limit / 3).min(due.since(now));
             if let Ok(Ok(reply)) = master.runtime.timeout(patience, call).await
-                && let Ok(ClientReply::GivenBack) = decode("an answer to a recall", &reply.head)
+                && let Ok(answer) = decode("an answer to a recall", &reply.head)
             {
-                return master.leases.given_back(session, &leases);
+                match answer {
+                    ClientReply::GivenBack => return master.leases.given_back(session, &leases),
+                    ClientReply::Busy => was_busy = Some(master.runtime.now()),
+                }
             }
         }
         master.runtime.sleep(RECALL_PAUSE).await;

@@ -3,22 +3,29 @@
 use crate::clock::{Clock, Moment};
 use crate::task::BoxFuture;
 use cairn_common::time::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 
-/// Moments of one process are comparable, whichever clock told them: they share this origin.
-static ORIGIN: OnceLock<Instant> = OnceLock::new();
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// Monotonic time, for what lies below the seam.
-#[expect(clippy::disallowed_methods, reason = "this is what Runtime::now stands on")]
+/// Moments of one process are comparable, whichever clock told them: they share this origin.
+static ORIGIN: OnceLock<u64> = OnceLock::new();
+
+/// Monotonic time, for what lies below the seam. It goes on while the machine sleeps: a lease does not last longer for that.
 pub(super) fn now() -> Moment {
-    let origin = *ORIGIN.get_or_init(Instant::now);
-    let elapsed = Instant::now().saturating_duration_since(origin);
-    Moment::from_nanos(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+    let since_boot = since_boot();
+    Moment::from_nanos(since_boot.saturating_sub(*ORIGIN.get_or_init(|| since_boot)))
 }
 
-/// Monotonic time from `CLOCK_MONOTONIC`, wall time from `CLOCK_REALTIME`, timers of a tokio runtime (to the millisecond, rounded up).
+fn since_boot() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    // Neither is negative: clock_gettime(2).
+    time.tv_sec.cast_unsigned() * NANOS_PER_SECOND + time.tv_nsec.cast_unsigned()
+}
+
+/// Monotonic time from `CLOCK_BOOTTIME`, wall time from `CLOCK_REALTIME`, timers of a tokio runtime (to the millisecond, rounded up).
 #[derive(Debug, Clone)]
 pub struct RealClock {
     handle: Handle,

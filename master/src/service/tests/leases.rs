@@ -1,13 +1,12 @@
 //! Leases over the wire: what is recalled when, who waits for whom, and for how long.
 
-use super::support::{Asker, start};
+use super::support::{Asker, Manner, start};
 use cairn_common::attributes::AttributeChange;
 use cairn_common::ids::Ino;
 use cairn_common::limits::{FENCING_TIME, lease_end};
 use cairn_common::wire::lease::{LeaseMode, RecalledLease};
 use cairn_common::wire::master::{MasterError, MasterReply, MasterRequest, Mutation};
 use cairn_runtime::sim::{Crash, block_on_world};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 fn chmod(ino: Ino) -> Mutation {
@@ -60,7 +59,7 @@ fn who_does_not_give_back_is_fenced_and_others_wait_no_longer_than_they_must() {
         let master = start(&world.node("master")).await;
         let (one, two) = (Asker::client(&world, "one", master.address).await, Asker::client(&world, "two", master.address).await);
         let ino = one.create("a", true).await.ino;
-        one.is_stubborn.store(true, Ordering::Relaxed);
+        *one.manner.lock() = Manner::IsSilent;
         let begun = world.now();
         two.lookup("a").await.unwrap();
         let waited = world.now().since(begun);
@@ -71,12 +70,37 @@ fn who_does_not_give_back_is_fenced_and_others_wait_no_longer_than_they_must() {
 }
 
 #[test]
+fn who_says_that_it_is_at_it_keeps_its_session_but_not_for_ever() {
+    block_on_world(6, |world| async move {
+        let master = start(&world.node("master")).await;
+        let (one, two) = (Asker::client(&world, "one", master.address).await, Asker::client(&world, "two", master.address).await);
+        let first = one.create("a", true).await.ino;
+        *one.manner.lock() = Manner::IsBusy;
+        let begun = world.now();
+        let store = async {
+            world.sleep(FENCING_TIME * 3).await;
+            *one.manner.lock() = Manner::GivesBack;
+        };
+        let (looked, ()) = futures_util::join!(two.lookup("a"), store);
+        looked.unwrap();
+        assert!((FENCING_TIME * 3..FENCING_TIME * 3 + Duration::from_secs(1)).contains(&world.now().since(begun)), "it was waited for");
+        one.renew(&[]).await.unwrap();
+        *one.manner.lock() = Manner::IsBusy;
+        let begun = world.now();
+        two.mutate(false, chmod(first)).await.unwrap();
+        let waited = world.now().since(begun);
+        assert!((FENCING_TIME * 6..FENCING_TIME * 6 + Duration::from_secs(10)).contains(&waited), "{waited:?}");
+        assert_eq!(one.renew(&[]).await, Err(MasterError::NoSuchSession(one.session)));
+    });
+}
+
+#[test]
 fn who_was_heard_just_before_it_is_fenced_may_believe_in_its_leases_for_a_while() {
     block_on_world(4, |world| async move {
         let master = start(&world.node("master")).await;
         let (one, two) = (Asker::client(&world, "one", master.address).await, Asker::client(&world, "two", master.address).await);
         one.create("a", true).await;
-        one.is_stubborn.store(true, Ordering::Relaxed);
+        *one.manner.lock() = Manner::IsSilent;
         let (begun, mut heard) = (world.now(), world.now());
         let renew = async {
             loop {

@@ -15,7 +15,7 @@ use cairn_runtime::sim::{Node, World};
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -75,18 +75,32 @@ pub async fn start_with(node: &Node, settings: Settings) -> Started {
     Started { address, stop: Some(stop), end }
 }
 
+/// What a client does when a lease is recalled.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Manner {
+    #[default]
+    GivesBack,
+    IsBusy,
+    IsSilent,
+}
+
 /// Notes what is recalled, and gives it back unless it is told not to.
-async fn give_back(connection: Arc<dyn Connection>, recalled: Arc<Mutex<Vec<RecalledLease>>>, is_stubborn: Arc<AtomicBool>) {
+async fn give_back(connection: Arc<dyn Connection>, recalled: Arc<Mutex<Vec<RecalledLease>>>, manner: Arc<Mutex<Manner>>) {
     // Who asks waits for an answer until it loses its patience.
     let mut kept = Vec::new();
     while let Some(call) = connection.accept().await {
         let ClientRequest::Recall { leases } = decode("a recall", &call.request.head).unwrap();
         recalled.lock().extend(leases);
-        if is_stubborn.load(Ordering::Relaxed) {
-            kept.push(call);
-            continue;
-        }
-        call.reply.send(Message { head: encode(&ClientReply::GivenBack).into(), body: Bytes::new() }).await;
+        let manner = *manner.lock();
+        let answer = match manner {
+            Manner::GivesBack => ClientReply::GivenBack,
+            Manner::IsBusy => ClientReply::Busy,
+            Manner::IsSilent => {
+                kept.push(call);
+                continue;
+            }
+        };
+        call.reply.send(Message { head: encode(&answer).into(), body: Bytes::new() }).await;
     }
 }
 
@@ -99,8 +113,7 @@ pub struct Asker {
     sequence: AtomicU64,
     /// What the master has taken back.
     pub recalled: Arc<Mutex<Vec<RecalledLease>>>,
-    /// Gives back nothing.
-    pub is_stubborn: Arc<AtomicBool>,
+    pub manner: Arc<Mutex<Manner>>,
 }
 
 impl Asker {
@@ -110,11 +123,11 @@ impl Asker {
         let connection = endpoint.connect(address, Role::Master).await.unwrap();
         // Kept for as long as the node lives.
         runtime.spawn("endpoint", async move { while endpoint.accept().await.is_some() {} });
-        let (recalled, is_stubborn) = (Arc::default(), Arc::default());
+        let (recalled, manner) = (Arc::default(), Arc::default());
         if role == Some(Role::Client) {
-            runtime.spawn("recalls", give_back(connection.clone(), Arc::clone(&recalled), Arc::clone(&is_stubborn)));
+            runtime.spawn("recalls", give_back(connection.clone(), Arc::clone(&recalled), Arc::clone(&manner)));
         }
-        Self { node: node.clone(), runtime, connection, session: SessionId(0), sequence: AtomicU64::new(0), recalled, is_stubborn }
+        Self { node: node.clone(), runtime, connection, session: SessionId(0), sequence: AtomicU64::new(0), recalled, manner }
     }
 
     /// A client with a session.
