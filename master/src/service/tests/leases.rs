@@ -74,21 +74,33 @@ fn who_says_that_it_is_at_it_keeps_its_session_but_not_for_ever() {
     block_on_world(6, |world| async move {
         let master = start(&world.node("master")).await;
         let (one, two) = (Asker::client(&world, "one", master.address).await, Asker::client(&world, "two", master.address).await);
-        let first = one.create("a", true).await.ino;
-        *one.manner.lock() = Manner::IsBusy;
-        let begun = world.now();
-        let store = async {
-            world.sleep(FENCING_TIME * 3).await;
-            *one.manner.lock() = Manner::GivesBack;
+        let ino = one.create("a", true).await.ino;
+        let work = async {
+            *one.manner.lock() = Manner::IsBusy;
+            let begun = world.now();
+            let store = async {
+                world.sleep(FENCING_TIME * 3).await;
+                *one.manner.lock() = Manner::GivesBack;
+            };
+            let (looked, ()) = futures_util::join!(two.lookup("a"), store);
+            looked.unwrap();
+            assert!((FENCING_TIME * 3..FENCING_TIME * 3 + Duration::from_secs(1)).contains(&world.now().since(begun)), "it was waited for");
+            one.renew(&[]).await.unwrap();
+            *one.manner.lock() = Manner::IsBusy;
+            let begun = world.now();
+            two.mutate(false, chmod(ino)).await.unwrap();
+            world.now().since(begun)
         };
-        let (looked, ()) = futures_util::join!(two.lookup("a"), store);
-        looked.unwrap();
-        assert!((FENCING_TIME * 3..FENCING_TIME * 3 + Duration::from_secs(1)).contains(&world.now().since(begun)), "it was waited for");
-        one.renew(&[]).await.unwrap();
-        *one.manner.lock() = Manner::IsBusy;
-        let begun = world.now();
-        two.mutate(false, chmod(first)).await.unwrap();
-        let waited = world.now().since(begun);
+        let renew = async {
+            loop {
+                world.sleep(Duration::from_secs(1)).await;
+                let _ = futures_util::join!(one.renew(&[]), two.renew(&[]));
+            }
+        };
+        let waited = futures_util::select_biased! {
+            waited = std::pin::pin!(futures_util::FutureExt::fuse(work)) => waited,
+            () = std::pin::pin!(futures_util::FutureExt::fuse(renew)) => return,
+        };
         assert!((FENCING_TIME * 6..FENCING_TIME * 6 + Duration::from_secs(10)).contains(&waited), "{waited:?}");
         assert_eq!(one.renew(&[]).await, Err(MasterError::NoSuchSession(one.session)));
     });

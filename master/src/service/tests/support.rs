@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 pub const PORT: u16 = 7440;
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 pub fn credentials(role: Option<Role>, name: &str) -> Credentials {
     let identity = role.map(|role| Identity { role, name: name.to_owned(), certificate: Vec::new(), private_key: Vec::new() });
