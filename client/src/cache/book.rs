@@ -237,7 +237,11 @@ impl LeaseBook {
         self.recalls.remove(&ino);
         let Some(held) = self.held.get_mut(&ino).filter(|held| held.state == State::Recalled) else { return };
         match keep {
-            Some(mode) => (held.mode, held.state) = (held.mode.min(mode), State::Good),
+            Some(mode) => {
+                (held.mode, held.state) = (held.mode.min(mode), State::Good);
+                // It is told to forget attributes with every recall.
+                held.kernel.attributes = Moment::default();
+            }
             None => drop(self.held.remove(&ino)),
         }
     }

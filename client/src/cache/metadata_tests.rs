@@ -1,7 +1,7 @@
 use super::MetadataCache;
 use crate::cache::Leased;
 use crate::counters::Counts;
-use crate::limits::KERNEL_SLACK;
+use crate::limits::{KERNEL_SETTLES, KERNEL_SLACK};
 use crate::tests::fake_master::attributes_of;
 use cairn_common::attributes::{Attributes, FileKind};
 use cairn_common::ids::{Ino, SessionId};
@@ -150,5 +150,65 @@ fn a_lease_is_not_given_back_before_the_kernel_has_forgotten_names() {
         cache.end_recall(Ino::ROOT);
         cache.accept(cache.reading(), &leased());
         assert!(cache.telling_names(Ino::ROOT).ttl.is_zero(), "others work there, too");
+    });
+}
+
+/// The kernel knows attributes, and asks by number after that.
+fn learned(cache: &MetadataCache) {
+    let reading = cache.reading();
+    cache.accept(reading, &leased());
+    cache.learn_own(reading, &leased(), version(1));
+}
+
+#[test]
+fn the_first_answer_by_number_is_believed_for_no_time_so_that_it_is_not_lost_on_the_kernel() {
+    block_on_world(1, |world| async move {
+        let cache = cache_in(&world);
+        learned(&cache);
+        let told = || cache.telling_attributes(Ino(5), 1, Duration::MAX).ttl;
+        assert!(told().is_zero() && !cache.is_settled(Ino(5)));
+        world.sleep(KERNEL_SETTLES / 2).await;
+        assert!(told().is_zero(), "another thread may not have its answer yet");
+        assert!(!cache.is_believed_by_kernel(Ino(5)), "so it need not be told to forget");
+        world.sleep(KERNEL_SETTLES / 2).await;
+        assert!(cache.is_settled(Ino(5)) && !told().is_zero() && cache.is_believed_by_kernel(Ino(5)));
+        cache.begin_recall(Ino(5), None);
+        cache.end_recall(Ino(5));
+        learned(&cache);
+        assert!(told().is_zero() && !cache.is_settled(Ino(5)), "this is another lease");
+    });
+}
+
+#[test]
+fn a_lease_is_not_given_back_before_the_kernel_knows_an_inode_that_it_was_told_of() {
+    block_on_world(1, |world| async move {
+        let cache = cache_in(&world);
+        learned(&cache);
+        drop(cache.telling_inode(Ino(5), 1, Duration::MAX));
+        cache.begin_recall(Ino(5), None);
+        let begun = world.now();
+        assert!(cache.unused(Ino(5)).await, "it may be slow");
+        assert_eq!(world.now().since(begun), KERNEL_SLACK);
+        assert!(cache.is_believed_by_kernel(Ino(5)));
+        cache.end_recall(Ino(5));
+
+        learned(&cache);
+        drop(cache.telling_attributes(Ino(5), 1, Duration::MAX));
+        world.sleep(KERNEL_SETTLES).await;
+        drop(cache.telling_inode(Ino(5), 1, Duration::MAX));
+        cache.begin_recall(Ino(5), None);
+        let begun = world.now();
+        assert!(!cache.unused(Ino(5)).await);
+        assert_eq!(world.now(), begun, "it knows that inode");
+        cache.end_recall(Ino(5));
+
+        learned(&cache);
+        drop(cache.telling_inode(Ino(5), 1, Duration::MAX));
+        world.sleep(KERNEL_SLACK).await;
+        drop(cache.telling_attributes(Ino(5), 1, Duration::MAX));
+        cache.begin_recall(Ino(5), None);
+        let begun = world.now();
+        assert!(!cache.unused(Ino(5)).await);
+        assert_eq!(world.now().since(begun), KERNEL_SETTLES, "the answer to its question is on its way");
     });
 }

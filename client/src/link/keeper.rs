@@ -28,8 +28,11 @@ use cairn_common::planted::{Bug, is_planted};
 use cairn_common::wire::lease::{ClientReply, ClientRequest, RecalledLease};
 use cairn_common::wire::master::{MasterError, MasterReply, MasterRequest, Role};
 use cairn_runtime::Runtime;
-use cairn_runtime::network::{ConnectError, Connection, Endpoint, Message};
-use cairn_runtime::task::TaskGuard;
+use cairn_runtime::network::{ConnectError, Connection, Endpoint, IncomingCall, Message};
+use cairn_runtime::task::{BoxFuture, TaskGuard};
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -348,38 +351,45 @@ impl Work {
     }
 }
 
+/// Recalls that are being answered, of one connection: whoever asks again waits for the same.
+type Recalls = BTreeMap<Vec<RecalledLease>, Shared<BoxFuture<'static, ()>>>;
+
 /// Answers the master's recalls until the connection is gone.
 async fn serve_recalls(link: Arc<Link>, connection: Arc<dyn Connection>) {
+    let mut under_way = Recalls::new();
     while let Some(call) = connection.accept().await {
-        let answering = Arc::clone(&link);
-        link.runtime.spawn("recall", async move {
-            match decode::<ClientRequest>("a request of the master", &call.request.head) {
-                Ok(ClientRequest::Recall { leases }) => {
-                    answering.counts.recalls.add(leases.len() as u64);
-                    let answer = give_back(&answering, leases).await;
-                    call.reply.send(Message { head: encode(&answer).into(), body: Bytes::new() }).await;
-                }
-                Err(error) => tracing::warn!("{error}"),
+        match decode::<ClientRequest>("a request of the master", &call.request.head) {
+            Ok(ClientRequest::Recall { leases }) => {
+                under_way.retain(|_, done| done.peek().is_none());
+                let done = under_way.entry(leases).or_insert_with_key(|leases| give_back(&link, leases.clone())).clone();
+                link.runtime.spawn("recall", answer_recall(link.runtime.clone(), done, call));
             }
-        });
+            Err(error) => tracing::warn!("{error}"),
+        }
     }
 }
 
-/// Gives leases back, or says after a while that this takes its time, and goes on with it.
-async fn give_back(link: &Arc<Link>, leases: Vec<RecalledLease>) -> ClientReply {
-    let Some(stake) = link.stake.get() else { return ClientReply::GivenBack };
+/// Gives leases back, whether or not anybody waits for it. Ready when it is done.
+fn give_back(link: &Arc<Link>, leases: Vec<RecalledLease>) -> Shared<BoxFuture<'static, ()>> {
+    link.counts.recalls.add(leases.len() as u64);
+    let giving_back = link.stake.get().map(|stake| stake.recalled(leases));
     let (sender, done) = oneshot::channel();
-    let giving_back = stake.recalled(leases);
     link.runtime.spawn("give back", async move {
-        giving_back.await;
+        if let Some(giving_back) = giving_back {
+            giving_back.await;
+        }
         // Whoever asked may have been told that it takes its time.
         let _ = sender.send(());
     });
-    if is_planted(Bug::RecallAnsweredFirst) || link.runtime.timeout(RECALL_ANSWER_LIMIT, done).await.is_ok() {
-        ClientReply::GivenBack
-    } else {
-        ClientReply::Busy
-    }
+    let wait: BoxFuture<'static, ()> = Box::pin(async move { done.await.unwrap_or_default() });
+    wait.shared()
+}
+
+/// Says that leases are given back, or after a while that this takes its time.
+async fn answer_recall(runtime: Runtime, done: Shared<BoxFuture<'static, ()>>, call: IncomingCall) {
+    let is_done = is_planted(Bug::RecallAnsweredFirst) || runtime.timeout(RECALL_ANSWER_LIMIT, done).await.is_ok();
+    let answer = if is_done { ClientReply::GivenBack } else { ClientReply::Busy };
+    call.reply.send(Message { head: encode(&answer).into(), body: Bytes::new() }).await;
 }
 
 /// The wildcard address, port 0, of the family in which the peer is reached.

@@ -6,7 +6,7 @@ use crate::{FileSystem, OpenFlags};
 use cairn_common::attributes::AttributeChange;
 use cairn_common::error::FsError;
 use cairn_common::ids::{DirCookie, Ino};
-use cairn_common::wire::lease::LeaseMode;
+use cairn_common::wire::lease::{ClientReply, LeaseMode};
 use cairn_runtime::sim::block_on_world;
 use std::time::Duration;
 
@@ -294,5 +294,23 @@ fn a_reply_without_a_lease_is_used_once() {
             pair.fs.attributes(ino).await.expect("it is there");
         }
         assert_eq!((pair.master.asked("lookup"), pair.master.asked("attributes")), (3, 3));
+    });
+}
+
+#[test]
+fn a_recall_that_takes_its_time_is_answered_by_saying_so() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world.clone()).await;
+        let (made, opened) = pair.fs.create_open(Ino::ROOT, b"a", new_file(), false, OpenFlags::READ_WRITE).await.expect("a new file");
+        assert_eq!(pair.fs.try_write(opened.handle, 0, b"held back"), Some(Ok(9)));
+        // There is no chunkserver at all: the data can't be stored, and is given up after some time.
+        let begun = world.now();
+        assert_eq!(pair.master.ask_back(made.ino, None).await, ClientReply::Busy);
+        assert!(world.now().since(begun) < Duration::from_secs(2));
+        while pair.master.ask_back(made.ino, None).await == ClientReply::Busy {
+            assert!(world.now().since(begun) < Duration::from_secs(30), "it is given up");
+        }
+        assert_eq!(pair.fs.try_attributes(made.ino), None);
+        assert_eq!(pair.fs.fsync(opened.handle, false).await, Err(FsError::Io), "its writers are told");
     });
 }

@@ -49,14 +49,15 @@ async fn attributes(link: &mut Link, shown: &str, ino: Ino) -> Result<Attributes
 
 async fn expect_attributes(link: &mut Link, shown: &str, request: MasterRequest) -> Result<Attributes> {
     let answer = link.ask(&request).await;
+    let absent =
+        || anyhow::anyhow!("{shown} does not exist in the cluster that was asked: is it the one of the mount (--master, --identity)?");
     match answer.map_err(|error| match error.downcast_ref::<MasterError>() {
-        Some(MasterError::Fs(FsError::NotFound | FsError::Stale)) => {
-            anyhow::anyhow!("{shown} does not exist in the cluster that was asked: is it the one of the mount (--master, --identity)?")
-        }
+        Some(MasterError::Fs(FsError::NotFound | FsError::Stale)) => absent(),
         Some(MasterError::Fs(FsError::NotDirectory)) => anyhow::anyhow!("{shown} leads through something that is not a directory"),
         _ => error,
     })? {
         MasterReply::Attributes(attributes) => Ok(attributes),
+        MasterReply::NoSuchName => Err(absent()),
         other => bail!("the master answered something else to a look-up: {other:?}"),
     }
 }
