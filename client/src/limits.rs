@@ -48,6 +48,8 @@ pub const ACCESSES_NOTED_MAX: usize = 65_536;
 /// How long the kernel may believe names without asking us. A recall of the directory waits for so long: it can't be told to forget them, for
 /// that would wait for whoever changes the directory at the time, and so perhaps for another client that waits for us.
 pub const KERNEL_NAMES_TTL: Duration = Duration::from_millis(100);
+/// The same while no other client holds any lease, so that hardly anybody will ever wait.
+pub const KERNEL_NAMES_TTL_ALONE: Duration = Duration::from_secs(1);
 /// The kernel counts in ticks of up to 10 ms, from when the process that asked runs again: it may believe names for so much longer.
 pub const KERNEL_SLACK: Duration = Duration::from_millis(20);
 /// How long the kernel may believe attributes of a file that is being written here, which commits change behind its back.

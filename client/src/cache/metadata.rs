@@ -10,7 +10,9 @@
 use super::book::{KernelBelief, LeaseBook, Leased};
 use super::bounded::Bounded;
 use crate::counters::Counts;
-use crate::limits::{ATTRIBUTES_CACHED_MAX, CONTENDED_PAUSE, ENTRIES_CACHED_MAX, KERNEL_NAMES_TTL, KERNEL_SETTLES, KERNEL_SLACK};
+use crate::limits::{
+    ATTRIBUTES_CACHED_MAX, CONTENDED_PAUSE, ENTRIES_CACHED_MAX, KERNEL_NAMES_TTL, KERNEL_NAMES_TTL_ALONE, KERNEL_SETTLES, KERNEL_SLACK,
+};
 use cairn_common::attributes::Attributes;
 use cairn_common::ids::Ino;
 use cairn_common::time::Timestamp;
@@ -19,7 +21,7 @@ use cairn_runtime::Runtime;
 use cairn_runtime::clock::Moment;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -51,6 +53,10 @@ pub struct MetadataCache {
     good_until: AtomicU64,
     /// Rung when a recalled lease is no longer in use.
     unused: Notify,
+    /// Nobody else held a lease when the master was heard last.
+    is_alone: AtomicBool,
+    /// The kernel believes no name after that.
+    names_until: AtomicU64,
 }
 
 /// Taken before a question is asked; shown when the reply is remembered.
@@ -119,6 +125,7 @@ impl Drop for Telling<'_> {
                 KernelBelief { arrival, attributes, ..KernelBelief::default() }
             }
         };
+        self.cache.names_until.fetch_max(belief.names.nanos(), Ordering::Relaxed);
         self.cache.release(self.ino, belief);
     }
 }
@@ -136,7 +143,15 @@ impl MetadataCache {
             ticks: 0,
             changed: vec![0; BUCKETS],
         };
-        Self { runtime, counts, state: Mutex::new(state), good_until: AtomicU64::new(0), unused: Notify::new() }
+        Self {
+            runtime,
+            counts,
+            state: Mutex::new(state),
+            good_until: AtomicU64::new(0),
+            unused: Notify::new(),
+            is_alone: AtomicBool::new(false),
+            names_until: AtomicU64::new(0),
+        }
     }
 
     // ---- leases
@@ -144,6 +159,16 @@ impl MetadataCache {
     /// The master has answered a request that was sent when leases were good until `moment` at least.
     pub fn renewed(&self, moment: Moment) {
         self.good_until.fetch_max(moment.nanos(), Ordering::Relaxed);
+    }
+
+    /// Whether nobody else holds a lease.
+    pub fn note_alone(&self, is_alone: bool) {
+        self.is_alone.store(is_alone, Ordering::Relaxed);
+    }
+
+    /// Waits until the kernel believes no name.
+    pub async fn names_forgotten(&self) {
+        self.runtime.clock.sleep_until(Moment::from_nanos(self.names_until.load(Ordering::Relaxed))).await;
     }
 
     /// How long leases are good from now on, if the master is not heard again.
@@ -184,7 +209,8 @@ impl MetadataCache {
 
     /// To be held while names of a directory are told to the kernel.
     pub fn telling_names(&self, directory: Ino) -> Telling<'_> {
-        let ttl = KERNEL_NAMES_TTL.min(self.left());
+        let most = if self.is_alone.load(Ordering::Relaxed) { KERNEL_NAMES_TTL_ALONE } else { KERNEL_NAMES_TTL };
+        let ttl = most.min(self.left());
         let may = !ttl.is_zero() && {
             let mut state = self.state.lock();
             !state.book.is_contended(directory, self.runtime.now()) && state.book.use_to_tell(directory)

@@ -153,6 +153,25 @@ fn a_lease_is_not_given_back_before_the_kernel_has_forgotten_names() {
     });
 }
 
+#[test]
+fn who_is_alone_lets_the_kernel_believe_names_longer_and_waits_for_that_before_it_comes_back() {
+    block_on_world(1, |world| async move {
+        let cache = cache_in(&world);
+        cache.accept(cache.reading(), &leased());
+        let among_others = cache.telling_names(Ino::ROOT).ttl;
+        cache.note_alone(true);
+        let alone = cache.telling_names(Ino::ROOT).ttl;
+        assert!(alone > among_others);
+        cache.note_alone(false);
+        assert_eq!(cache.telling_names(Ino::ROOT).ttl, among_others);
+        let begun = world.now();
+        cache.names_forgotten().await;
+        assert_eq!(world.now().since(begun), alone + KERNEL_SLACK);
+        cache.names_forgotten().await;
+        assert_eq!(world.now().since(begun), alone + KERNEL_SLACK, "it has forgotten all");
+    });
+}
+
 /// The kernel knows attributes, and asks by number after that.
 fn learned(cache: &MetadataCache) {
     let reading = cache.reading();

@@ -15,8 +15,7 @@ use super::start::{FileSystem, Inner};
 use crate::cache::{Leased, Writing};
 use crate::data::FileData;
 use crate::limits::{
-    KERNEL_FORGETS_AGAIN, KERNEL_NAMES_TTL, KERNEL_PAGES_LIMIT, KERNEL_PAGES_PATIENCE, KERNEL_SLACK, LEASE_PAUSE_MAX, LEASE_PAUSE_MIN,
-    UNPROMISED_FLUSH_LIMIT,
+    KERNEL_FORGETS_AGAIN, KERNEL_PAGES_LIMIT, KERNEL_PAGES_PATIENCE, LEASE_PAUSE_MAX, LEASE_PAUSE_MIN, UNPROMISED_FLUSH_LIMIT,
 };
 use crate::link::{Answer, AskError, Backoff, Stake};
 use cairn_common::attributes::Attributes;
@@ -178,7 +177,7 @@ impl FileSystem {
                 inner.runtime.spawn("forget pages", pages);
             }
             inner.runtime.blocking(move || held.into_iter().for_each(|ino| kernel.forget_attributes(ino))).await;
-            inner.runtime.sleep(KERNEL_NAMES_TTL + KERNEL_SLACK).await;
+            inner.cache.names_forgotten().await;
         }
         // It may take several tries to come back: what was held back at the first one still is.
         for file in writers.iter().filter_map(|(ino, _)| inner.data.known_file(*ino)) {

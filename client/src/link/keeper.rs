@@ -332,7 +332,8 @@ impl Work {
         let mut is_heard = false;
         let mark = self.link.mark();
         match self.link.try_once(line, &request).await.map(|answer| answer.reply) {
-            Ok(MasterReply::Renewed { epoch, now }) => {
+            Ok(MasterReply::Renewed { epoch, now, is_alone }) => {
+                self.link.cache.note_alone(is_alone);
                 is_heard = true;
                 self.link.note_durable(mark);
                 self.link.note_time(now);

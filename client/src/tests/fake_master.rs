@@ -226,7 +226,7 @@ impl FakeState {
                 let known = self.session(session)?;
                 known.open.retain(|ino| !closed.contains(ino));
                 self.closed.extend(closed);
-                Ok(MasterReply::Renewed { epoch, now })
+                Ok(MasterReply::Renewed { epoch, now, is_alone: false })
             }
             MasterRequest::CloseSession { session } => {
                 self.sessions.remove(&session);

@@ -513,6 +513,8 @@ pub enum MasterReply {
     Renewed {
         epoch: MapEpoch,
         now: Timestamp,
+        /// Nobody else holds a lease.
+        is_alone: bool,
     },
     Closed,
     Attributes(Attributes),

@@ -84,7 +84,8 @@ impl Master {
             self.submit(Command::DropHolders { session, inodes: orphans }).await?;
         }
         self.synced(self.store.last()).await?;
-        Ok(MasterReply::Renewed { epoch: self.epoch()?, now: self.time() })
+        let is_alone = self.leases.table.lock().is_alone(session);
+        Ok(MasterReply::Renewed { epoch: self.epoch()?, now: self.time(), is_alone })
     }
 
     pub(super) async fn close_session(&self, caller: &Caller, session: SessionId) -> Result<MasterReply, MasterError> {

@@ -26,7 +26,7 @@ fn few_are_many(node: &Node) -> Settings {
 }
 
 async fn new_chunk(client: &Asker, number: u8) -> NewChunk {
-    let Ok(MasterReply::Renewed { epoch, now }) = client.renew(&[]).await else { panic!("not renewed") };
+    let Ok(MasterReply::Renewed { epoch, now, .. }) = client.renew(&[]).await else { panic!("not renewed") };
     let slots = SlotMask::from_slots([0, 1]);
     let info = ChunkInfo { id: ChunkId([number; 32]), bytes: CHUNK_BYTES, pool: PoolId(1), scheme: Scheme::copies(1), slots };
     NewChunk { info, epoch, ticket: now }
