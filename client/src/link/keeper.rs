@@ -240,7 +240,8 @@ impl Work {
         let asked = self.link.runtime.now();
         let reply = self.link.try_once(&greeting, &request).await.map(|answer| answer.reply);
         let (id, cluster, root, now, incarnation, unknown, lease_ms) = match reply {
-            Ok(MasterReply::Session { session, cluster, root, now, incarnation, unknown, lease_ms }) => {
+            Ok(MasterReply::Session { session, cluster, root, now, incarnation, unknown, lease_ms, is_alone }) => {
+                self.link.cache.note_alone(is_alone);
                 (session, cluster, root, now, incarnation, unknown, lease_ms)
             }
             Ok(_) | Err(TryError::NoAnswer | TryError::Unsendable(_) | TryError::Garbled(_)) => return Err(EstablishError::NoAnswer),

@@ -273,6 +273,7 @@ impl FakeState {
             incarnation: Incarnation(1),
             unknown: Vec::new(),
             lease_ms: LEASE.as_millis() as u64,
+            is_alone: false,
         }
     }
 

@@ -508,6 +508,8 @@ pub enum MasterReply {
         incarnation: Incarnation,
         unknown: Vec<SequenceRange>,
         lease_ms: u64,
+        /// As in `Renewed`.
+        is_alone: bool,
     },
     /// Everything that was answered before is on stable storage.
     Renewed {

@@ -70,7 +70,8 @@ impl Master {
         // A session that a power loss takes back could be given to another client.
         self.synced(index).await?;
         let lease_ms = lease_time(self.settings.fencing_time).as_millis() as u64;
-        Ok(MasterReply::Session { session, cluster, root, now: self.time(), incarnation: self.incarnation, unknown, lease_ms })
+        let (now, incarnation, is_alone) = (self.time(), self.incarnation, self.leases.table.lock().is_alone(session));
+        Ok(MasterReply::Session { session, cluster, root, now, incarnation, unknown, lease_ms, is_alone })
     }
 
     pub(super) async fn renew(&self, caller: &Caller, session: SessionId, closed: Vec<Ino>) -> Result<MasterReply, MasterError> {
