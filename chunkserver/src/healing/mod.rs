@@ -59,7 +59,7 @@ const PULLS_AT_ONCE: usize = 8;
 /// How a chunkserver heals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealingSettings {
-    /// Bytes a second that this server restores at most; an eighth of it while clients read or write here. 256 MiB.
+    /// Bytes a second that this server restores at most; a sixteenth of it while clients read or write here. 256 MiB.
     pub repair_bytes_per_second: u64,
     /// Bytes a second that the scrub reads per target. `None`: what it takes for a pass in 14 days, at least 1 MiB.
     pub scrub_bytes_per_second: Option<u64>,
