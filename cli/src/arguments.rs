@@ -3,7 +3,8 @@
 mod operator;
 
 pub use operator::{
-    Bench, Completions, Config, ConfigAction, Info, Locate, Manual, Operator, Pool, PoolAction, Session, SessionAction, SessionEvict, Top,
+    Bench, Completions, Config, ConfigAction, Info, Locate, Manual, Operator, Policy, PolicyAction, PolicySet, Pool, PoolAction,
+    PoolCreate, Session, SessionAction, SessionEvict, Top,
 };
 
 use crate::address::MasterAddress;
@@ -88,8 +89,10 @@ pub enum Command {
     Ln(Link),
     /// See and end the sessions of clients.
     Session(Session),
-    /// See the pools: how data is spread, and on which disks.
+    /// See and make pools: how data is spread, and on which disks.
     Pool(Pool),
+    /// See and set to which pool the content of new files below a directory goes.
+    Policy(Policy),
     /// Show what a file is made of: inode, extents, chunks, which servers have each shard, real space.
     Info(Info),
     /// Show which chunkservers have the content of files.
@@ -405,7 +408,7 @@ fn server_id(text: &str) -> Result<u32, String> {
     text.strip_prefix('s').unwrap_or(text).parse().map_err(|_| "write the number of a chunkserver, for example s3".to_owned())
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+pub fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE, for example rack=a".to_owned()),

@@ -109,6 +109,7 @@ fn run(line: CommandLine) -> Result<ExitCode, Failure> {
         Command::Ln(options) => objects::names::ln(options),
         Command::Session(options) => commands::sessions::run(options.action).map(done),
         Command::Pool(options) => commands::pools::run(options.action).map(done),
+        Command::Policy(options) => commands::policy::run(options.action).map(done),
         Command::Info(options) => commands::info::run(options).map(done),
         Command::Locate(options) => commands::info::locate(options).map(done),
         Command::Top(options) => commands::top::run(options).map(done),

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
 use cairn_common::extent::{ExtentPage, NewChunk};
-use cairn_common::ids::{Ino, MapEpoch, SessionId, TargetId};
+use cairn_common::ids::{ChunkId, Ino, MapEpoch, PoolId, SessionId, TargetId};
 use cairn_common::map::ClusterMap;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::{ChunkserverError, ChunkserverReply, ChunkserverRequest};
@@ -23,6 +23,10 @@ pub enum CommitError {
     /// The session under which the data was held back is gone. Whether the commit was done is unknown.
     #[error("the session is gone")]
     SessionGone,
+    /// These chunks are content that another pool has already: put all again, stable, these in the pools named here; then commit them with
+    /// `commit_synced`.
+    #[error("the chunks must be put elsewhere")]
+    PutElsewhere(Vec<(ChunkId, PoolId)>),
     /// It can't succeed.
     #[error("{0}")]
     Fs(#[from] FsError),
@@ -34,6 +38,14 @@ pub trait Metadata: Send + Sync {
     fn extents(&self, ino: Ino, offset: u64, end: u64) -> BoxFuture<'_, Result<ExtentPage, FsError>>;
     /// Publishes data that was held back in `session`, exactly once. With `durable`, it is in the master's synced log when this returns.
     fn commit(
+        &self,
+        files: Vec<FileCommit>,
+        chunks: Vec<NewChunk>,
+        durable: bool,
+        session: SessionId,
+    ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>>;
+    /// The same for chunks that are all on stable storage.
+    fn commit_synced(
         &self,
         files: Vec<FileCommit>,
         chunks: Vec<NewChunk>,

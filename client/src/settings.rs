@@ -29,7 +29,7 @@ pub struct Settings {
     pub compaction_bytes_per_second: u64,
     /// Whether reading sets access times, as with relatime. On by default; off saves a message every few seconds while something is read.
     pub access_times: bool,
-    /// The pool that new chunks go to; `None` is the cluster's first.
+    /// The pool for the content of files of which no directory's policy says otherwise; `None` is the cluster's first.
     pub pool: Option<String>,
 }
 

@@ -1,6 +1,6 @@
 //! Attributes of an inode, as every role sees them.
 
-use crate::ids::{DirCookie, Ino};
+use crate::ids::{DirCookie, Ino, PoolId};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,9 @@ pub struct Attributes {
     pub version: u64,
     /// Whether it has extended attributes: most have none, and then nobody need ask for them one by one.
     pub has_xattrs: bool,
+    /// Of a regular file: the pool that its content goes to, settled when it was made. Of a directory: what its policy says for new files
+    /// below it. `None`: a file that no policy spoke of, whose content goes to the default pool; a directory without a policy of its own.
+    pub pool: Option<PoolId>,
 }
 
 /// Who asks: decides the owner of what is made.

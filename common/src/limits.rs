@@ -57,6 +57,13 @@ pub const COMPACTION_EXTENTS_MAX: usize = 2048;
 /// Bytes that one compaction rewrites.
 pub const COMPACTION_BYTES_MAX: u64 = 4 * MIB;
 
+/// Pools of a cluster: all of them are in the map, which must fit a message.
+pub const POOLS_MAX: usize = 32;
+/// Longest name of a pool, and longest key or value of a label.
+pub const POOL_NAME_BYTES_MAX: usize = 64;
+/// Labels that a pool may want.
+pub const POOL_LABELS_MAX: usize = 16;
+
 /// Inodes in one message that says when they were read.
 pub const ACCESSES_MAX: usize = 1024;
 /// Ranges that one session may have locked; beyond that `fcntl` gives ENOLCK.

@@ -87,6 +87,8 @@ pub struct Pool {
     pub prefix_bits: u8,
     /// `1 << prefix_bits` of them.
     pub groups: Vec<Group>,
+    /// What a chunkserver must be labelled with for its targets to hold slots; nothing admits all.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// How much of a placement group is there.
@@ -100,7 +102,22 @@ pub enum GroupHealth {
     Lost,
 }
 
+/// Whether something with these labels has all that are wanted.
+pub fn has_labels(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// Labels for people: `media=ssd,rack=a`.
+pub fn labels_text(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
 impl Pool {
+    /// Whether a target may hold slots of the pool, as far as its labels go.
+    pub fn admits(&self, target: &Target) -> bool {
+        has_labels(&target.labels, &self.labels)
+    }
+
     /// How much of one of its groups is there, when only these targets serve.
     pub fn health(&self, group: &Group, serves: impl Fn(TargetId) -> bool) -> GroupHealth {
         // A slot on its way counts as there while the holder before serves.

@@ -35,6 +35,7 @@
 //! Every value but a raw one begins with one byte: the version of its format ([`Record::VERSION`]). Keys of Meta from 0x80
 //! on are the store's own.
 
+use crate::state::former::{InodeV1, PoolRecordV1, StoredResultV1};
 use crate::state::record::{
     ChunkRecord, ChunkRecordV1, ClusterRecord, Counters, Dentry, ExtentRecord, ExtentUsage, GroupRecord, IndexEntry, Inode, MendProgress,
     PoolRecord, PoolUsage, Progress, Rules, ServerRecord, SessionRecord, Shrinking, StoredChunk, StoredResult, TargetRecord, TokenRecord,
@@ -79,17 +80,30 @@ fn decode_present<R: Record>(bytes: &[u8]) -> Result<R, StoreError> {
     }
 }
 
-impl Record for ChunkRecord {
-    const WHAT: &'static str = "a chunk";
-    const VERSION: u8 = 2;
+/// Records that were written otherwise before.
+macro_rules! changed_records {
+    ($($record:ident, $version:literal, $what:literal, once $former:ident;)*) => {
+        $(impl Record for $record {
+            const WHAT: &'static str = $what;
+            const VERSION: u8 = $version;
 
-    /// Format 1 does not say where the chunk is named, nor whether it is mostly dead.
-    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
-        if bytes.first() == Some(&ChunkRecordV1::VERSION) {
-            return decode_present::<ChunkRecordV1>(bytes).map(Self::from);
-        }
-        decode_present(bytes)
-    }
+            fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+                if bytes.first() == Some(&$former::VERSION) {
+                    return decode_present::<$former>(bytes).map(Self::from);
+                }
+                decode_present(bytes)
+            }
+        })*
+    };
+}
+
+changed_records! {
+    // Format 1 does not say where the chunk is named, nor whether it is mostly dead.
+    ChunkRecord, 2, "a chunk", once ChunkRecordV1;
+    // These are from before there were policies, and pools with labels.
+    Inode, 2, "an inode", once InodeV1;
+    StoredResult, 2, "the result of a mutation", once StoredResultV1;
+    PoolRecord, 2, "a pool", once PoolRecordV1;
 }
 
 macro_rules! records {
@@ -102,7 +116,7 @@ macro_rules! records {
 }
 
 records! {
-    Inode, 1, "an inode";
+    InodeV1, 1, "an inode";
     Dentry, 1, "a directory entry";
     IndexEntry, 1, "a place in a listing";
     ExtentRecord, 1, "an extent";
@@ -112,11 +126,11 @@ records! {
     ChunkRecordV1, 1, "a chunk";
     SessionRecord, 1, "a session";
     Progress, 1, "the progress of a session";
-    StoredResult, 1, "the result of a mutation";
+    StoredResultV1, 1, "the result of a mutation";
     TokenRecord, 1, "a join token";
     ServerRecord, 1, "a chunkserver";
     TargetRecord, 1, "a target";
-    PoolRecord, 1, "a pool";
+    PoolRecordV1, 1, "a pool";
     GroupRecord, 1, "a placement group";
     ClusterRecord, 1, "the cluster";
     Counters, 1, "the counters";

@@ -108,6 +108,7 @@ mod tests {
             btime: time,
             version: 1,
             has_xattrs: false,
+            pool: None,
         }
     }
 

@@ -5,11 +5,12 @@ use crate::failure::{At, Failure};
 use crate::place::RemotePath;
 use crate::store::{Found, Store};
 use bytes::Bytes;
-use cairn_client::{Handle, OpenFlags};
+use cairn_client::{Handle, OpenFlags, SeekTarget};
 use cairn_common::attributes::{Attributes, FileKind};
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
 use futures_util::stream::{self, Stream, StreamExt};
+use std::ops::Range;
 
 /// A range that is read at once.
 pub const PART_BYTES: u64 = 4 << 20;
@@ -55,6 +56,18 @@ impl OpenObject {
     /// A range, verified; shorter only at the end of the file.
     pub async fn read(&self, offset: u64, len: u64) -> Result<Bytes, Failure> {
         self.store.fs.read(self.handle, offset, len as usize).await.at(&self.path)
+    }
+
+    /// The first range at or after `from` that is no hole, if there is one before the end that the file had when it was opened.
+    pub async fn next_data(&self, from: u64) -> Result<Option<Range<u64>>, Failure> {
+        let (fs, size) = (&self.store.fs, self.attributes.size);
+        let start = match fs.seek(self.handle, from, SeekTarget::Data).await {
+            Ok(start) if start < size => start,
+            Ok(_) | Err(FsError::NoDataThere) => return Ok(None),
+            Err(error) => return Err(Failure::new(&self.path, error)),
+        };
+        let end = fs.seek(self.handle, start, SeekTarget::Hole).await.at(&self.path)?;
+        Ok(Some(start..end.min(size)))
     }
 
     /// The first `bytes` bytes in order, some parts of them under way ahead.

@@ -145,6 +145,7 @@ pub mod tests {
             scheme: Scheme::new(2, 1).expect("in range"),
             prefix_bits,
             groups: groups.iter().map(group).collect(),
+            labels: BTreeMap::new(),
         };
         let mut targets: Vec<Target> = (1..=8).map(|id| target(id, TargetState::Serving)).collect();
         targets.push(target(9, TargetState::Dead));

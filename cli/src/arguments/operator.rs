@@ -1,9 +1,10 @@
 //! The commands of operators.
 
-use super::Access;
+use super::{Access, label};
 use crate::commands::token::operator;
 use crate::identity::Membership;
 use anyhow::Result;
+use cairn_common::scheme::Scheme;
 use cairn_runtime::Runtime;
 use clap::{Args, Subcommand};
 use std::ffi::OsString;
@@ -88,6 +89,77 @@ pub enum PoolAction {
         #[arg(long)]
         json: bool,
     },
+    /// Make a pool. Content goes there once a directory's policy says so (`cairn policy set`). Pools stay for good.
+    Create(PoolCreate),
+}
+
+#[derive(Debug, Args)]
+pub struct PoolCreate {
+    /// Letters, digits, dots, dashes and underscores.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Redundancy: data shards + parity shards. 1+2 is three copies.
+    #[arg(long, value_name = "K+M", default_value = "4+2")]
+    pub scheme: Scheme,
+    /// Only on chunkservers that were started with all of these labels: media=ssd,site=a [default: on all].
+    #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',', value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// Make it even if it can't be spread so that a host may be lost.
+    #[arg(long)]
+    pub yes: bool,
+    /// Machine-readable.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub operator: Operator,
+}
+
+#[derive(Debug, Args)]
+pub struct Policy {
+    #[command(subcommand)]
+    pub action: PolicyAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PolicyAction {
+    /// Show to which pool content goes: of a directory, that of new files below it; of a file, its own.
+    Get {
+        /// A path inside a mount, or cairn://DIR/FILE.
+        #[arg(value_name = "PATH")]
+        path: OsString,
+        #[command(flatten)]
+        operator: Operator,
+        /// Machine-readable.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say to which pool the content of new files below a directory goes. Files that exist stay where they are until they are copied.
+    #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["pool", "scheme", "labels", "inherit"]))]
+    Set(PolicySet),
+}
+
+#[derive(Debug, Args)]
+pub struct PolicySet {
+    /// A directory inside a mount, or cairn://DIR. `cairn://` is the root.
+    #[arg(value_name = "PATH")]
+    pub path: OsString,
+    /// The pool, as `cairn pool list` shows it.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["scheme", "labels", "inherit"])]
+    pub pool: Option<String>,
+    /// The pool that has this scheme, and exactly the labels given.
+    #[arg(long, value_name = "K+M", conflicts_with = "inherit")]
+    pub scheme: Option<Scheme>,
+    /// The pool that wants exactly these labels, and has the scheme given, if any.
+    #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',', value_parser = label, conflicts_with = "inherit")]
+    pub labels: Vec<(String, String)>,
+    /// No policy of its own: as the directories above say.
+    #[arg(long)]
+    pub inherit: bool,
+    /// Machine-readable.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub operator: Operator,
 }
 
 #[derive(Debug, Args)]

@@ -84,7 +84,8 @@ pub mod tests {
         };
         let slots = (1..=6).map(|id| Slot { holder: Some(TargetId(id)), previous: None }).collect();
         let scheme = "4+2".parse().expect("a scheme");
-        let pool = Pool { id: PoolId(1), name: String::new(), scheme, prefix_bits: 0, groups: vec![Group { slots }] };
+        let pool =
+            Pool { id: PoolId(1), name: String::new(), scheme, prefix_bits: 0, groups: vec![Group { slots }], labels: BTreeMap::new() };
         ClusterMap { epoch: MapEpoch(1), pools: vec![pool], targets: (1..=6).map(target).collect() }
     }
 

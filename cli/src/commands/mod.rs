@@ -12,6 +12,7 @@ pub mod manual;
 pub mod master;
 pub mod mount;
 pub mod objects;
+pub mod policy;
 pub mod pools;
 pub mod repair;
 pub mod servers;

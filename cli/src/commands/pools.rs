@@ -1,11 +1,13 @@
-//! `cairn pool list` and `show`
+//! `cairn pool list`, `show` and `create`
 
+use super::ask_first::go_on;
 use super::status::PoolReport;
-use crate::arguments::{Operator, PoolAction};
-use anyhow::{Context, Result};
+use crate::arguments::{Operator, PoolAction, PoolCreate};
+use crate::identity::ask;
+use anyhow::{Context, Result, bail};
 use cairn_common::ids::TargetId;
 use cairn_common::map::{Pool, TargetState};
-use cairn_common::wire::master::Status;
+use cairn_common::wire::master::{MasterError, MasterReply, MasterRequest, Status};
 use cairn_objects::size::human;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -14,6 +16,7 @@ pub fn run(action: PoolAction) -> Result<()> {
     match action {
         PoolAction::List { operator, json } => list(operator, json),
         PoolAction::Show { name, operator, json } => show(name, operator, json),
+        PoolAction::Create(options) => create(options),
     }
 }
 
@@ -56,14 +59,42 @@ fn list(operator: Operator, json: bool) -> Result<()> {
 fn show(name: String, operator: Operator, json: bool) -> Result<()> {
     super::in_role("pool", move |runtime| async move {
         let status = super::status::fetch(&runtime, &operator).await?;
-        let known = || status.pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>().join(", ");
-        let pool = status.pools.iter().find(|pool| pool.name == name);
-        let pool = pool.with_context(|| format!("there is no pool {name}; there are: {}", known()))?;
-        let detail = PoolDetail::new(pool, &status);
+        let detail = PoolDetail::new(find(&name, &status)?, &status);
         if json {
             return super::print(&(serde_json::to_string_pretty(&detail)? + "\n"));
         }
         super::print(&detail.text())
+    })
+}
+
+fn find<'s>(name: &str, status: &'s Status) -> Result<&'s Pool> {
+    let known = || status.pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>().join(", ");
+    status.pools.iter().find(|pool| pool.name == name).with_context(|| format!("there is no pool {name}; there are: {}", known()))
+}
+
+fn create(options: PoolCreate) -> Result<()> {
+    super::in_role("pool", move |runtime| async move {
+        let member = options.operator.membership(&runtime).await?;
+        let labels: BTreeMap<String, String> = options.labels.iter().cloned().collect();
+        let request =
+            |insist| MasterRequest::CreatePool { name: options.name.clone(), scheme: options.scheme, labels: labels.clone(), insist };
+        let mut answer = ask(&runtime, member.master, member.credentials.clone(), &request(options.yes)).await;
+        if let Err(error) = &answer
+            && let Some(MasterError::Unwise(cost)) = error.downcast_ref()
+        {
+            if !go_on(cost, false)? {
+                return Ok(());
+            }
+            answer = ask(&runtime, member.master, member.credentials, &request(true)).await;
+        }
+        let MasterReply::PoolCreated { .. } = answer? else { bail!("the master answered something else to a new pool") };
+        let status = super::status::fetch(&runtime, &options.operator).await?;
+        let pool = find(&options.name, &status)?;
+        if options.json {
+            return super::print(&(serde_json::to_string_pretty(&PoolDetail::new(pool, &status))? + "\n"));
+        }
+        let name = &options.name;
+        super::print(&format!("pool {name} is there; `cairn policy set PATH --pool {name}` sends the content of new files to it\n"))
     })
 }
 

@@ -134,6 +134,7 @@ mod tests {
             scheme: Scheme::new(1, 0).unwrap(),
             prefix_bits: 0,
             groups: vec![Group { slots }],
+            labels: BTreeMap::new(),
         };
         let status = Status {
             cluster: [0; 16],

@@ -4,7 +4,7 @@ use super::repair::{Repair, Scrub};
 use crate::arguments::{Operator, Status};
 use crate::identity::ask;
 use anyhow::{Result, bail};
-use cairn_common::map::{GroupHealth, Pool, Target, TargetState};
+use cairn_common::map::{GroupHealth, Pool, Target, TargetState, labels_text};
 use cairn_common::wire::chunkserver::{TargetHealth, TargetStatus};
 use cairn_common::wire::master::{CompactionStatus, MasterReply, MasterRequest, ServerStatus, SessionStatus, Status as ClusterStatus};
 use cairn_objects::size::human;
@@ -107,6 +107,8 @@ pub struct PoolReport {
     name: String,
     scheme: String,
     groups: GroupCounts,
+    /// What a chunkserver must be labelled with to hold data of the pool.
+    labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -257,13 +259,14 @@ impl PoolReport {
                 GroupHealth::Lost => groups.lost += 1,
             }
         }
-        Self { id: pool.id.0, name: pool.name.clone(), scheme: pool.scheme.to_string(), groups }
+        Self { id: pool.id.0, name: pool.name.clone(), scheme: pool.scheme.to_string(), groups, labels: pool.labels.clone() }
     }
 
     pub fn table(pools: &[Self]) -> String {
-        let mut text = "pool         scheme  healthy  degraded  lost\n".to_owned();
-        for Self { name, scheme, groups, .. } in pools {
-            text += &format!("{name:<12} {scheme:<7} {:>7}  {:>8}  {:>4}\n", groups.healthy, groups.degraded, groups.lost);
+        let mut text = "pool         scheme  healthy  degraded  lost  only on\n".to_owned();
+        for Self { name, scheme, groups, labels, .. } in pools {
+            let labels = if labels.is_empty() { "-".to_owned() } else { labels_text(labels) };
+            text += &format!("{name:<12} {scheme:<7} {:>7}  {:>8}  {:>4}  {labels}\n", groups.healthy, groups.degraded, groups.lost);
         }
         text
     }

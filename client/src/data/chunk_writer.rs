@@ -11,7 +11,7 @@ use crate::ports::{Metadata, TargetCallError, Targets};
 use bytes::Bytes;
 use cairn_common::error::FsError;
 use cairn_common::extent::{ChunkInfo, Extent, NewChunk, SlotMask};
-use cairn_common::ids::{Incarnation, PoolId, TargetId};
+use cairn_common::ids::{ChunkId, Incarnation, PoolId, TargetId};
 use cairn_common::limits::{COPIES_BELOW_BYTES, MIB};
 use cairn_common::map::{ClusterMap, Group};
 use cairn_common::planted::{Bug, is_planted};
@@ -68,6 +68,9 @@ impl PutChunks {
     }
 }
 
+/// Chunks that are to be put in another pool than the one that is asked for: content that is there already.
+pub type Elsewhere = BTreeMap<ChunkId, PoolId>;
+
 /// Why one way of storing a chunk did not work out.
 enum PutTrouble {
     /// Cut the chunk.
@@ -88,7 +91,7 @@ pub struct ChunkWriter {
 
 impl ChunkWriter {
     /// Puts `parts`, one after the other in one chunk (at most the pool's chunk length), or in several where that is better.
-    pub async fn put(&self, parts: Vec<Bytes>, pool: PoolId, sync: bool) -> Result<PutChunks, FsError> {
+    pub async fn put(&self, parts: Vec<Bytes>, pool: PoolId, sync: bool, elsewhere: &Elsewhere) -> Result<PutChunks, FsError> {
         let scheme = self.scheme_of(pool).await?;
         let total: usize = parts.iter().map(Bytes::len).sum();
         let whole = match &parts[..] {
@@ -102,7 +105,8 @@ impl ChunkWriter {
         let mut done = PutChunks::default();
         queue.reverse();
         while let Some((offset, bytes)) = queue.pop() {
-            match self.put_one(offset as u32, bytes.clone(), pool, scheme, sync).await {
+            let (hashed, pool, scheme) = self.settle_pool(bytes.clone(), pool, scheme, elsewhere).await?;
+            match self.put_one(offset as u32, hashed, pool, scheme, sync).await {
                 Ok(put) => done.0.push(put),
                 Err(PutTrouble::TooLong) => {
                     let starts = (0..bytes.len()).step_by(SHORT_CHUNK_BYTES);
@@ -134,11 +138,36 @@ impl ChunkWriter {
         }
     }
 
-    async fn put_one(&self, offset: u32, bytes: Bytes, pool: PoolId, pool_scheme: Scheme, sync: bool) -> Result<PutChunk, PutTrouble> {
+    /// The chunk, and the pool that it goes to, with its scheme.
+    async fn settle_pool(
+        &self,
+        bytes: Bytes,
+        pool: PoolId,
+        scheme: Scheme,
+        elsewhere: &Elsewhere,
+    ) -> Result<(HashedChunk, PoolId, Scheme), FsError> {
+        let hash = |bytes: Bytes, scheme| compute(&self.runtime, bytes.len(), move || HashedChunk::new(bytes, scheme));
+        let hashed = hash(bytes.clone(), scheme).await;
+        match elsewhere.get(&hashed.id).filter(|other| **other != pool) {
+            None => Ok((hashed, pool, scheme)),
+            Some(other) => {
+                let scheme = self.scheme_of(*other).await?;
+                Ok((hash(bytes, scheme).await, *other, scheme))
+            }
+        }
+    }
+
+    async fn put_one(
+        &self,
+        offset: u32,
+        hashed: HashedChunk,
+        pool: PoolId,
+        pool_scheme: Scheme,
+        sync: bool,
+    ) -> Result<PutChunk, PutTrouble> {
         let deadline = self.runtime.now().plus(CHUNK_PUT_LIMIT);
         let ticket = self.metadata.ticket();
-        let len = bytes.len();
-        let hashed = compute(&self.runtime, len, move || HashedChunk::new(bytes, pool_scheme)).await;
+        let len = hashed.bytes.len();
         let mut attempt = Attempt { hashed, shards: None, stored: Vec::new(), refusals: Refusals::new(), ticket, sync };
         let mut refreshed = false;
         loop {

@@ -3,6 +3,7 @@
 //! A file's commits follow each other (its turn); commits of different files may overlap. What somebody waits for is committed
 //! at once; the rest after a second, or when there is much of it, or when memory is short.
 
+use super::chunk_writer::Elsewhere;
 use super::core::Core;
 use super::dirty::RunId;
 use super::file::FileData;
@@ -200,6 +201,8 @@ pub enum Candidate {
 async fn commit(core: &Arc<Core>, mut batch: Vec<FileBatch>, durable: bool) {
     let mut puts = 0;
     let mut is_in_doubt = false;
+    // Once the master has said that content is elsewhere, all that is put again is stable.
+    let mut elsewhere: Option<Elsewhere> = None;
     while puts < PUT_AGAIN_MAX {
         let session = match claim(core, &mut batch, is_in_doubt).await {
             Ok(session) => session,
@@ -210,7 +213,12 @@ async fn commit(core: &Arc<Core>, mut batch: Vec<FileBatch>, durable: bool) {
             return finish(core, batch, Vec::new(), durable);
         }
         let answered = core.commit_count.answered();
-        match core.metadata.commit(files, chunks, durable && !is_planted(Bug::CommitNotDurable), session).await {
+        let wants_durable = durable && !is_planted(Bug::CommitNotDurable);
+        let answer = match elsewhere {
+            None => core.metadata.commit(files, chunks, wants_durable, session).await,
+            Some(_) => core.metadata.commit_synced(files, chunks, wants_durable, session).await,
+        };
+        match answer {
             Ok(results) => {
                 core.counts.commits.add(1);
                 if durable {
@@ -218,14 +226,18 @@ async fn commit(core: &Arc<Core>, mut batch: Vec<FileBatch>, durable: bool) {
                 }
                 return finish(core, batch, results, durable);
             }
-            Err(CommitError::SessionGone) => is_in_doubt = true,
-            Err(CommitError::PutAgain) => {
-                puts += 1;
-                if let Err(error) = put_again(core, &mut batch, durable).await {
-                    return fail(batch, error);
-                }
+            Err(CommitError::SessionGone) => {
+                is_in_doubt = true;
+                continue;
             }
+            Err(CommitError::PutAgain) => {}
+            Err(CommitError::PutElsewhere(chunks)) => elsewhere.get_or_insert_default().extend(chunks),
             Err(CommitError::Fs(error)) => return fail(batch, error),
+        }
+        puts += 1;
+        let sync = durable || elsewhere.is_some();
+        if let Err(error) = put_again(core, &mut batch, sync, elsewhere.as_ref().unwrap_or(&Elsewhere::new())).await {
+            return fail(batch, error);
         }
     }
     tracing::error!(files = batch.len(), "the map moves too often for a commit");
@@ -295,7 +307,7 @@ fn to_say(batch: &[FileBatch]) -> (Vec<FileCommit>, Vec<NewChunk>) {
 }
 
 /// Puts all chunks of a commit again, under the present map.
-async fn put_again(core: &Arc<Core>, batch: &mut [FileBatch], durable: bool) -> Result<(), FsError> {
+async fn put_again(core: &Arc<Core>, batch: &mut [FileBatch], sync: bool, elsewhere: &Elsewhere) -> Result<(), FsError> {
     let map = core.targets.map();
     core.targets.refresh_map(map.epoch).await;
     let mut jobs: Vec<Arc<PutJob>> = Vec::new();
@@ -305,7 +317,7 @@ async fn put_again(core: &Arc<Core>, batch: &mut [FileBatch], durable: bool) -> 
         }
     }
     core.counts.chunks_put_again.add(jobs.len() as u64);
-    let results = join_all(jobs.iter().map(|job| core.put(job, job.sync || durable))).await;
+    let results = join_all(jobs.iter().map(|job| core.put(job, job.sync || sync, elsewhere))).await;
     for (job, result) in jobs.iter().zip(results) {
         let chunks = result?;
         for member in &job.members {

@@ -11,7 +11,7 @@
 
 use super::chunk_reader::shard_ranges;
 use super::chunk_source::fetch_range;
-use super::chunk_writer::{PutChunk, PutChunks};
+use super::chunk_writer::{Elsewhere, PutChunk, PutChunks};
 use super::core::Core;
 use super::extent_map::PlacedExtent;
 use super::limits::{
@@ -98,8 +98,9 @@ fn paid_for(started: Moment, bytes: u64, bytes_per_second: u64) -> Moment {
 async fn rewrite(core: &Arc<Core>, work: &CompactionWork) -> Result<u64, FsError> {
     let parts = read(core, work).await?;
     let bytes = parts.iter().map(|part| part.len() as u64).sum();
+    let mut elsewhere = Elsewhere::new();
     for _ in 0..COMPACTION_TRIES {
-        let put = core.writer.put(parts.clone(), work.pool, !is_planted(Bug::CompactedUnsynced)).await?;
+        let put = core.writer.put(parts.clone(), work.pool, !is_planted(Bug::CompactedUnsynced), &elsewhere).await?;
         let (files, chunks) = replacement(&work.files, &put);
         match core.metadata.compact(files.clone(), chunks).await {
             Ok(published) => {
@@ -110,11 +111,13 @@ async fn rewrite(core: &Arc<Core>, work: &CompactionWork) -> Result<u64, FsError
                 }
                 return Ok(bytes);
             }
-            Err(CommitError::PutAgain) => core.counts.chunks_put_again.add(put.0.len() as u64),
+            Err(CommitError::PutAgain) => {}
+            Err(CommitError::PutElsewhere(chunks)) => elsewhere.extend(chunks),
             // Nothing is held back for a compaction: it belongs to no session.
             Err(CommitError::SessionGone) => return Err(FsError::Io),
             Err(CommitError::Fs(error)) => return Err(error),
         }
+        core.counts.chunks_put_again.add(put.0.len() as u64);
     }
     Err(FsError::Busy)
 }

@@ -4,7 +4,7 @@ use super::block_cache::BlockCache;
 use super::budget::Budget;
 use super::chunk_reader::ChunkReader;
 use super::chunk_source::ChunkSource;
-use super::chunk_writer::{ChunkWriter, PutChunks};
+use super::chunk_writer::{ChunkWriter, Elsewhere, PutChunks};
 use super::committer::{CommitCount, CommitQueue};
 use super::compactor::Scatter;
 use super::doubts::Doubts;
@@ -23,7 +23,7 @@ use super::written::RunParts;
 use crate::counters::Counts;
 use crate::ports::{Metadata, Targets};
 use cairn_common::error::FsError;
-use cairn_common::ids::Ino;
+use cairn_common::ids::PoolId;
 use cairn_common::limits::MIB;
 use cairn_runtime::Runtime;
 use std::sync::Arc;
@@ -95,9 +95,8 @@ impl Core {
         }
     }
 
-    /// The longest chunk that a file's data is put in.
-    pub fn chunk_bytes_max(&self, ino: Ino) -> usize {
-        let pool = self.settings.pool.pool_of(ino);
+    /// The longest chunk that is put in a pool.
+    pub fn chunk_bytes_max(&self, pool: PoolId) -> usize {
         let longest = self.targets.map().pool(pool).map_or(4 * MIB as usize, |pool| pool.scheme.chunk_bytes_max());
         // Several must fit in memory, or writing would stand still while one is put.
         longest.min(self.budget.total_bytes() / 4)
@@ -106,7 +105,7 @@ impl Core {
     /// Puts a run that fills a chunk of its own.
     pub fn put_full_run(self: &Arc<Self>, file: &Arc<FileData>, run: RunParts) {
         let member = Member { file: Arc::clone(file), run: run.run };
-        let job = PutJob::new(run.parts, self.settings.pool.pool_of(file.ino()), false, vec![member]);
+        let job = PutJob::new(run.parts, file.pool(), false, vec![member]);
         file.assign_run(run.run, &job, 0);
         self.start(job, None);
     }
@@ -121,7 +120,7 @@ impl Core {
         }
         let core = Arc::clone(self);
         self.runtime.spawn("put chunk", async move {
-            let result = core.put(&job, job.sync).await;
+            let result = core.put(&job, job.sync, &Elsewhere::new()).await;
             job.end();
             for member in &job.members {
                 member.file.put_ended(member.run, result.clone());
@@ -131,9 +130,9 @@ impl Core {
     }
 
     /// Puts the chunk of a job, one of a bounded number at a time.
-    pub async fn put(self: &Arc<Self>, job: &PutJob, sync: bool) -> Result<Arc<PutChunks>, FsError> {
+    pub async fn put(self: &Arc<Self>, job: &PutJob, sync: bool, elsewhere: &Elsewhere) -> Result<Arc<PutChunks>, FsError> {
         let permit = self.puts.acquire().await;
-        let result = self.writer.put(job.parts.clone(), job.pool, sync).await;
+        let result = self.writer.put(job.parts.clone(), job.pool, sync, elsewhere).await;
         drop(permit);
         let chunks = Arc::new(result?);
         if !sync {

@@ -15,7 +15,7 @@ use super::written::{FileUpdate, RunParts, WrittenData};
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
 use cairn_common::extent::{Extent, ExtentPage};
-use cairn_common::ids::{Ino, SessionId};
+use cairn_common::ids::{Ino, PoolId, SessionId};
 use cairn_common::limits::FILE_BYTES_MAX;
 use cairn_common::time::Timestamp;
 use cairn_runtime::clock::Moment;
@@ -68,6 +68,8 @@ pub(super) struct FileState {
 /// The data of one file.
 pub struct FileData {
     ino: Ino,
+    /// Where its content goes, as the master has said; 0 if it has not, or has no opinion.
+    pool: AtomicU32,
     store: Arc<DataStore>,
     pub(super) state: Mutex<FileState>,
     /// Held by whoever commits the file, or keeps it from being committed.
@@ -131,6 +133,7 @@ impl FileData {
         let state = FileState { last_commit: store.core().commit_count.answered(), ..FileState::default() };
         Arc::new(Self {
             ino,
+            pool: AtomicU32::new(0),
             store,
             state: Mutex::new(state),
             turn: Arc::default(),
@@ -145,6 +148,20 @@ impl FileData {
         self.ino
     }
 
+    /// Where its content goes: as the directory's policy said when the file was made, else as this client is set.
+    pub fn pool(&self) -> PoolId {
+        match self.pool.load(Ordering::Relaxed) {
+            0 => self.core().settings.pool.pool_of(self.ino),
+            pool => PoolId(pool),
+        }
+    }
+
+    fn learn_pool(&self, attributes: &Attributes) {
+        if let Some(pool) = attributes.pool {
+            self.pool.store(pool.0, Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn core(&self) -> &Arc<Core> {
         self.store.core()
     }
@@ -154,6 +171,7 @@ impl FileData {
     /// For open(2): a fresh view of the file. With `changed` (somebody else may have written), cached extents are dropped. `page`
     /// begins at offset 0. For a file just created: its attributes and an empty page.
     pub fn opened(&self, attributes: &Attributes, page: &ExtentPage, changed: bool) {
+        self.learn_pool(attributes);
         let mut state = self.state.lock();
         if attributes.version < state.version {
             // Older than the answer to one of our own commits, which says nothing of what others wrote.
@@ -174,6 +192,7 @@ impl FileData {
     /// Newer attributes that are not the result of a truncation: size and time are taken over, as far as nothing newer was
     /// written here.
     pub fn refreshed(&self, attributes: &Attributes) {
+        self.learn_pool(attributes);
         let mut state = self.state.lock();
         if attributes.version >= state.version {
             state.refresh(attributes);
@@ -562,7 +581,7 @@ impl FileData {
 
     /// Small chunks just written are often read soon; full ones belong to streams and would only push others out.
     fn keep_for_readers(&self, chunks: Vec<super::chunk_writer::PutChunk>) {
-        let full = self.core().chunk_bytes_max(self.ino);
+        let full = self.core().chunk_bytes_max(self.pool());
         for put in chunks.into_iter().filter(|put| put.bytes.len() < full) {
             self.core().source.cache.insert(put.chunk.info.id, 0, put.bytes);
         }

@@ -48,7 +48,7 @@ impl FileData {
             return Err(FsError::FileTooLarge);
         }
         let core = self.core();
-        let chunk_bytes_max = core.chunk_bytes_max(self.ino());
+        let chunk_bytes_max = core.chunk_bytes_max(self.pool());
         let mut take_memory = |bytes: usize| memory.split(bytes).or_else(|| core.budget.try_take(bytes));
         let mut state = self.state.lock();
         if let Some(error) = state.written.newest_run().and_then(|newest| state.written.failure(newest)) {

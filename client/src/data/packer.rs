@@ -70,13 +70,13 @@ fn pack_round(core: &Arc<Core>, slot: OwnedSemaphorePermit) {
         if let Some((run, is_alone)) = file.seal() {
             // With other puts to sync, one sync of the target afterwards does it for this one, too.
             let sealed = Sealed { run, sync: sync && is_alone, file };
-            by_pool.entry(core.settings.pool.pool_of(sealed.file.ino())).or_default().push(sealed);
+            by_pool.entry(sealed.file.pool()).or_default().push(sealed);
         }
     }
     let slot = Arc::new(slot);
     for (pool, sealed) in by_pool {
         let shapes: Vec<RunShape> = sealed.iter().map(|sealed| sealed.run.shape).collect();
-        let chunk_bytes_max = sealed.first().map_or(0, |sealed| core.chunk_bytes_max(sealed.file.ino()));
+        let chunk_bytes_max = core.chunk_bytes_max(pool);
         let mut waiting: Vec<Option<Sealed>> = sealed.into_iter().map(Some).collect();
         for pack in group_runs(&shapes, chunk_bytes_max) {
             let pack = pack.into_iter().filter_map(|position| waiting[position].take()).collect();

@@ -5,7 +5,7 @@ use cairn_common::ids::{Ino, PoolId};
 use std::fmt;
 use std::sync::Arc;
 
-/// Says in which pool the content of a file is stored.
+/// Says in which pool the content of a file is stored of which the master does not say it.
 #[derive(Clone)]
 pub struct PoolChooser(Arc<dyn Fn(Ino) -> PoolId + Send + Sync>);
 

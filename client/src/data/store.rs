@@ -61,7 +61,8 @@ impl DataStore {
 
     /// Length of the chunks that a long stream into the file is cut into.
     pub fn chunk_bytes_max(&self, ino: Ino) -> usize {
-        self.core.chunk_bytes_max(ino)
+        let pool = self.core.files.get(ino).map_or_else(|| self.core.settings.pool.pool_of(ino), |file| file.pool());
+        self.core.chunk_bytes_max(pool)
     }
 
     /// The data of a file that is known here.

@@ -18,6 +18,7 @@ mod locks;
 mod lookahead;
 mod lookup;
 mod open;
+mod policy;
 mod ranges;
 mod remove;
 mod rename;

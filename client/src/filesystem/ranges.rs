@@ -47,7 +47,7 @@ impl FileSystem {
                 // Done twice it changes nothing.
                 Err(CommitError::SessionGone) => continue,
                 Err(CommitError::Fs(error)) => return Err(error),
-                Err(CommitError::PutAgain) => return Err(unexpected("fallocate")),
+                Err(CommitError::PutAgain | CommitError::PutElsewhere(_)) => return Err(unexpected("fallocate")),
             };
             file.refreshed(&attributes);
             return Ok(());
@@ -106,7 +106,7 @@ impl FileSystem {
         }
     }
 
-    /// copy_file_range(2): shares the content instead of copying it. Answers with the number of bytes, fewer than `len` only if
+    /// copy_file_range(2): shares the content instead of copying it; `NotSupported` if the files keep their content in different pools. Answers with the number of bytes, fewer than `len` only if
     /// the source ends before.
     pub async fn copy_range(&self, from: Handle, from_offset: u64, to: Handle, to_offset: u64, len: u64) -> Result<u64, FsError> {
         let source = Arc::clone(&self.readable(from)?.file);

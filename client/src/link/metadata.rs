@@ -49,15 +49,14 @@ impl MasterMetadata {
 
     async fn publish(
         &self,
-        files: Vec<FileCommit>,
-        chunks: Vec<NewChunk>,
+        commit: Mutation,
+        inodes: Vec<Ino>,
+        tickets: Option<Timestamp>,
         durable: bool,
         session: SessionId,
     ) -> Result<Vec<Result<Attributes, FsError>>, CommitError> {
-        let inodes: Vec<Ino> = files.iter().map(|file| file.ino).collect();
         let stamps = self.cache.stamps(&inodes);
-        let tickets = chunks.iter().map(|chunk| chunk.ticket).max();
-        match self.link.mutate_in(Some(session), Mutation::Commit { files, chunks }, durable).await.map(|done| done.reply) {
+        match self.link.mutate_in(Some(session), commit, durable).await.map(|done| done.reply) {
             Ok(MutationReply::Committed(results)) if results.len() == inodes.len() => {
                 let learn = |(result, stamp): (Result<Attributes, FsError>, Option<u64>)| {
                     let attributes = result?;
@@ -83,6 +82,7 @@ impl MasterMetadata {
                 CommitError::PutAgain
             }
             AskError::SessionGone => CommitError::SessionGone,
+            AskError::Refused(MasterError::PutElsewhere { chunks }) => CommitError::PutElsewhere(chunks),
             error => CommitError::Fs(error.to_fs(request)),
         }
     }
@@ -96,7 +96,7 @@ impl MasterMetadata {
     }
 
     async fn publish_rewrite(&self, files: Vec<FileCompaction>, chunks: Vec<NewChunk>) -> Result<u64, CommitError> {
-        let tickets = chunks.iter().map(|chunk| chunk.ticket).max();
+        let tickets = newest_ticket(&chunks);
         match self.link.mutate(Mutation::Compact { files, chunks }, false).await.map(|done| done.reply) {
             Ok(MutationReply::Compacted { bytes, .. }) => Ok(bytes),
             Ok(_) => Err(CommitError::Fs(AskError::Garbled("not the answer to a compaction".to_owned()).to_fs("a compaction"))),
@@ -113,6 +113,14 @@ impl MasterMetadata {
     }
 }
 
+fn inodes_of(files: &[FileCommit]) -> Vec<Ino> {
+    files.iter().map(|file| file.ino).collect()
+}
+
+fn newest_ticket(chunks: &[NewChunk]) -> Option<Timestamp> {
+    chunks.iter().map(|chunk| chunk.ticket).max()
+}
+
 impl Metadata for MasterMetadata {
     fn extents(&self, ino: Ino, offset: u64, end: u64) -> BoxFuture<'_, Result<ExtentPage, FsError>> {
         Box::pin(self.gather_extents(ino, offset, end))
@@ -125,7 +133,19 @@ impl Metadata for MasterMetadata {
         durable: bool,
         session: SessionId,
     ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>> {
-        Box::pin(self.publish(files, chunks, durable, session))
+        let (inodes, tickets) = (inodes_of(&files), newest_ticket(&chunks));
+        Box::pin(self.publish(Mutation::Commit { files, chunks }, inodes, tickets, durable, session))
+    }
+
+    fn commit_synced(
+        &self,
+        files: Vec<FileCommit>,
+        chunks: Vec<NewChunk>,
+        durable: bool,
+        session: SessionId,
+    ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>> {
+        let (inodes, tickets) = (inodes_of(&files), newest_ticket(&chunks));
+        Box::pin(self.publish(Mutation::CommitSynced { files, chunks }, inodes, tickets, durable, session))
     }
 
     fn session(&self) -> BoxFuture<'_, Result<SessionId, FsError>> {

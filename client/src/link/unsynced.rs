@@ -102,10 +102,11 @@ pub fn touched(mutation: &Mutation, reply: &MutationReply) -> Vec<Ino> {
         Mutation::CreateUnnamed { .. } => answered.into_iter().collect(),
         Mutation::Rename { from_parent, to_parent, .. } => vec![*from_parent, *to_parent],
         Mutation::SetAttributes { ino, .. }
+        | Mutation::SetPolicy { ino, .. }
         | Mutation::SetXattr { ino, .. }
         | Mutation::RemoveXattr { ino, .. }
         | Mutation::PunchHole { ino, .. } => vec![*ino],
-        Mutation::Commit { files, .. } => files.iter().map(|file| file.ino).collect(),
+        Mutation::Commit { files, .. } | Mutation::CommitSynced { files, .. } => files.iter().map(|file| file.ino).collect(),
         Mutation::CopyRange { to, .. } => vec![*to],
         // Undone, it leaves the same bytes in their old place.
         Mutation::Compact { .. } => Vec::new(),

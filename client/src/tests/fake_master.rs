@@ -82,6 +82,7 @@ pub fn attributes_of(ino: Ino, kind: FileKind) -> Attributes {
         btime: zero,
         version: 1,
         has_xattrs: false,
+        pool: None,
     }
 }
 

@@ -6,6 +6,7 @@ use crate::extent::{ChunkInfo, Extent, ExtentPage, NewChunk};
 use crate::ids::{ChunkId, DirCookie, Incarnation, Ino, MapEpoch, PoolId, Sequence, ServerId, SessionId, TargetId};
 use crate::lock::{LockClaim, LockMode, LockRange};
 use crate::map::{ClusterMap, Pool, Target, TargetState};
+use crate::scheme::Scheme;
 use crate::time::Timestamp;
 use crate::wire::check::{CheckReport, CheckWork};
 use crate::wire::chunkserver::TargetStatus;
@@ -230,6 +231,15 @@ pub enum MasterRequest {
         ino: Ino,
         wanted: LeaseMode,
     },
+
+    // ---- operators
+    /// Makes a pool on the chunkservers that have these labels. Without `insist` only if its scheme can be spread well over them.
+    CreatePool {
+        name: String,
+        scheme: Scheme,
+        labels: BTreeMap<String, String>,
+        insist: bool,
+    },
 }
 
 /// What is wanted of the locks.
@@ -418,6 +428,17 @@ pub enum Mutation {
     NoteAccess {
         accesses: Vec<Access>,
     },
+    /// The policy of a directory: the pool for the content of files that are made in it or below it from now on, unless a directory in
+    /// between has a policy of its own. `None`: it has none of its own (any more).
+    SetPolicy {
+        ino: Ino,
+        pool: Option<PoolId>,
+    },
+    /// `Commit` of chunks that are all on stable storage, after [`MasterError::PutElsewhere`].
+    CommitSynced {
+        files: Vec<FileCommit>,
+        chunks: Vec<NewChunk>,
+    },
 }
 
 /// When an inode was read last.
@@ -469,7 +490,7 @@ pub enum XattrMode {
 /// The result of a mutation; also what is kept for a retry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MutationReply {
-    /// The entry made, linked or found; for `SetAttributes`, `PunchHole`: the inode afterwards.
+    /// The entry made, linked or found; for `SetAttributes`, `SetPolicy`, `PunchHole`: the inode afterwards.
     Inode(Attributes),
     /// `Unlink` and `RemoveDirectory`: the inode afterwards, with the links it has left.
     Removed(Attributes),
@@ -581,6 +602,9 @@ pub enum MasterReply {
     Load(Box<LoadReport>),
     /// `Lookup`: there is no such name. (Not an error, for the reply may come with a lease of the directory.)
     NoSuchName,
+    PoolCreated {
+        pool: PoolId,
+    },
 }
 
 /// Space and inodes of the whole cluster.
@@ -622,6 +646,10 @@ pub enum MasterError {
     /// It can be done, but would cost redundancy.
     #[error("{0}")]
     Unwise(String),
+    /// Content of the commit is stored in another pool already. Equal content is stored once, in the pool that protects it better, or else was
+    /// asked for last: put these chunks in the pools named here, stable, and commit them as such.
+    #[error("content is stored in another pool already")]
+    PutElsewhere { chunks: Vec<(ChunkId, PoolId)> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

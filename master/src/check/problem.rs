@@ -162,6 +162,12 @@ pub enum Problem {
         bytes: u64,
     },
 
+    /// A file's pool, or a directory's policy, names a pool that does not exist.
+    NoPool {
+        ino: Ino,
+        pool: PoolId,
+    },
+
     // ---- chunks
     ChunkUses {
         chunk: ChunkId,
@@ -283,6 +289,7 @@ impl Problem {
             Self::Cut { .. } => "cut",
             Self::NoChunk { .. } => "chunk-unknown",
             Self::BeyondChunk { .. } => "extent-beyond-chunk",
+            Self::NoPool { .. } => "policy",
             Self::ChunkUses { .. } => "chunk-references",
             Self::HalfDead { .. } => "chunk-half-dead",
             Self::ChunkLayout { .. } => "chunk-layout",
@@ -323,7 +330,8 @@ impl Problem {
             | Self::AcrossCut { ino, .. }
             | Self::Cut { ino, .. }
             | Self::NoChunk { ino, .. }
-            | Self::BeyondChunk { ino, .. } => Some(*ino),
+            | Self::BeyondChunk { ino, .. }
+            | Self::NoPool { ino, .. } => Some(*ino),
             Self::Window { name, .. } | Self::WindowUnqueued { name } | Self::DueWindowRow { name, .. } => Some(name.ino),
             _ => None,
         }
@@ -378,6 +386,7 @@ impl Problem {
             Self::Allocated { ino, counted, stored } => Mend::Allocated { ino: *ino, by: by(*counted, *stored) },
             Self::BeyondSize { ino, .. } => Mend::GrowToContent { ino: *ino },
             Self::Cut { ino, .. } => Mend::Cut { ino: *ino },
+            Self::NoPool { ino, pool } => Mend::DropPolicy { ino: *ino, pool: *pool },
             Self::ChunkUses { chunk, counted, stored } => Mend::ChunkUses {
                 chunk: *chunk,
                 references: by(counted.references, stored.references),
@@ -486,6 +495,9 @@ impl fmt::Display for Problem {
             }
             Self::BeyondChunk { ino, offset, chunk, reach, bytes } => {
                 write!(f, "the extent of inode {ino} at {offset} reaches up to {reach} of chunk {chunk}, which has {bytes} bytes")
+            }
+            Self::NoPool { ino, pool } => {
+                write!(f, "content of inode {ino} or of files below it is to go to pool {pool}, which does not exist")
             }
             Self::ChunkUses { chunk, counted, stored } => write!(
                 f,

@@ -213,6 +213,9 @@ impl Survey {
     fn inode(&mut self, reader: &dyn Reader, ino: Ino, inode: &Inode) -> Result<(), StoreError> {
         self.inode_count += 1;
         self.highest = self.highest.max(ino);
+        if let Some(pool) = inode.pool.filter(|pool| !self.pools.contains_key(pool)) {
+            self.problems.push(Problem::NoPool { ino, pool });
+        }
         let sums = &mut self.inodes;
         sums.count(ino);
         sums.take(ino, LINKS, inode.nlink.into());

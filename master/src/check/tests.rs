@@ -13,7 +13,7 @@ use crate::state::record::{
 use crate::state::tests::world::{ALICE, BOB, World, chunk_id, set_size};
 use crate::store::tables::{Batch, Reader, Table};
 use cairn_common::attributes::FileKind;
-use cairn_common::ids::{ChunkId, DirCookie, Ino, Sequence, SessionId, TargetId};
+use cairn_common::ids::{ChunkId, DirCookie, Ino, PoolId, Sequence, SessionId, TargetId};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::master::{Mutation, XattrMode};
 use std::collections::BTreeSet;
@@ -327,6 +327,10 @@ fn content_and_chunks() -> Vec<Case> {
             rows.change(Table::Chunks, &keys::chunk(chunk_id(2)), |chunk: &mut ChunkRecord| {
                 chunk.stored.slots = cairn_common::extent::SlotMask::from_slots([1, 2]);
             });
+        }),
+        mended(&["policy", "policy"], "is to go to pool p7, which does not exist", |rows, example| {
+            rows.inode(example.file, |inode| inode.pool = Some(PoolId(7)));
+            rows.inode(example.above, |inode| inode.pool = Some(PoolId(7)));
         }),
         left(&["chunk-layout"], "slot 9 of a pool that has 6", |rows, _| {
             rows.change(Table::Chunks, &keys::chunk(chunk_id(2)), |chunk: &mut ChunkRecord| {

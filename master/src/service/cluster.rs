@@ -3,12 +3,14 @@
 use super::connections::Caller;
 use super::master::Master;
 use super::namespace::unexpected;
-use super::operator::change_server;
+use super::operator::{change_server, check_new_pool};
 use super::placing::{Decision, decide};
+use crate::state::command::NewPool;
 use crate::state::{Command, Outcome, read};
 use cairn_common::ids::{ChunkId, Incarnation, MapEpoch, PoolId, ServerId};
 use cairn_common::limits::CHUNK_PAGE_MAX;
-use cairn_common::map::ClusterMap;
+use cairn_common::map::{ClusterMap, Pool};
+use cairn_common::scheme::Scheme;
 use cairn_common::wire::chunkserver::TargetStatus;
 use cairn_common::wire::load::Load;
 use cairn_common::wire::master::{CompleteSlot, MasterError, MasterReply, ServerChange, TargetAnnouncement};
@@ -167,6 +169,33 @@ impl Master {
     }
 
     // ---- what operators want
+
+    pub(super) async fn create_pool(
+        &self,
+        name: String,
+        scheme: Scheme,
+        labels: BTreeMap<String, String>,
+        insist: bool,
+    ) -> Result<MasterReply, MasterError> {
+        let placement_seed = self.runtime.random_u64();
+        let make = |master: &Self| {
+            let map = master.map()?;
+            let prefix_bits = map.pool(read::DEFAULT_POOL).map_or(master.settings.prefix_bits, |pool| pool.prefix_bits);
+            let new = NewPool { name: name.clone(), scheme, labels: labels.clone(), prefix_bits, placement_seed };
+            let pool = Pool { id: PoolId::default(), name: name.clone(), scheme, prefix_bits, groups: Vec::new(), labels: labels.clone() };
+            // Whoever has too few disks is told so below, insisting or not.
+            let has_disks = map.targets.iter().filter(|target| read::keeps_slots(target.state) && pool.admits(target)).count();
+            check_new_pool(&map, &pool, insist || has_disks < usize::from(scheme.shards()))?;
+            Ok(Command::CreatePool(new))
+        };
+        let created = |_: &Self, outcome| if let Outcome::PoolCreated { pool } = outcome { Ok(pool) } else { Err(unexpected()) };
+        let (created, index) = self.perform(make, created).await?;
+        let pool = created?;
+        self.synced(index).await?;
+        tracing::info!(%pool, name, %scheme, ?labels, "an operator has made a pool");
+        self.targets_changed.notify_one();
+        Ok(MasterReply::PoolCreated { pool })
+    }
 
     pub(super) async fn change_server(&self, server: ServerId, change: ServerChange, insist: bool) -> Result<MasterReply, MasterError> {
         let make = |master: &Self| {

@@ -118,7 +118,8 @@ mod tests {
         let slot = |holder| Slot { holder: Some(TargetId(holder)), previous: None };
         let slots = vec![slot(1), slot(2), Slot { previous: Some(TargetId(6)), ..slot(3) }, Slot::default(), slot(5)];
         let scheme = Scheme::new(2, 1).unwrap();
-        let pool = Pool { id: PoolId(1), name: String::new(), scheme, prefix_bits: 0, groups: vec![Group { slots }] };
+        let pool =
+            Pool { id: PoolId(1), name: String::new(), scheme, prefix_bits: 0, groups: vec![Group { slots }], labels: BTreeMap::new() };
         let map = ClusterMap { epoch: MapEpoch(1), pools: vec![pool], targets: (1..=6).map(target).collect() };
         let chunk = |bytes, slots| ChunkInfo { id: ChunkId([9; 32]), bytes, pool: PoolId(1), scheme, slots: SlotMask::from_slots(slots) };
         let asked = |chunk| {

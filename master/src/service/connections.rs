@@ -162,6 +162,7 @@ impl Master {
             MasterRequest::ReportLoad { load } => Ok(self.note_load(caller.session(), *load)),
             MasterRequest::Load => Ok(self.load_report()),
             MasterRequest::EndSession { session } => self.evict(session).await,
+            MasterRequest::CreatePool { name, scheme, labels, insist } => self.create_pool(name, scheme, labels, insist).await,
         }
     }
 }
@@ -224,6 +225,7 @@ fn check_role(peer: &Peer, request: &MasterRequest) -> Result<(), MasterError> {
         | MasterRequest::ReportLoad { .. }
         | MasterRequest::Load
         | MasterRequest::EndSession { .. }
+        | MasterRequest::CreatePool { .. }
         | MasterRequest::CreateToken { .. } => (is_client, Role::Client),
     };
     if may { Ok(()) } else { Err(MasterError::Denied { needed }) }

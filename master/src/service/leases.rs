@@ -248,7 +248,11 @@ impl Master {
 
     /// What comes with the answer to a mutation: leases of the directories that it has changed, and of the inode that it tells about.
     pub(super) fn grant_changed(&self, look: &mut Look<'_>, mutation: &Mutation, touched: &[(Ino, Use)], reply: &MutationReply) {
-        if matches!(mutation, Mutation::Commit { .. } | Mutation::Compact { .. } | Mutation::CopyRange { .. }) {
+        let is_of_content = matches!(
+            mutation,
+            Mutation::Commit { .. } | Mutation::CommitSynced { .. } | Mutation::Compact { .. } | Mutation::CopyRange { .. }
+        );
+        if is_of_content {
             return;
         }
         let about = match reply {

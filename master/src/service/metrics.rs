@@ -98,6 +98,7 @@ impl Operation {
             | MasterRequest::ChangeServer { .. }
             | MasterRequest::BeginCheck { .. }
             | MasterRequest::FollowCheck { .. }
+            | MasterRequest::CreatePool { .. }
             | MasterRequest::EndSession { .. } => Self::Operator,
             MasterRequest::ReportLoad { .. } | MasterRequest::Load => Self::Load,
         }
@@ -110,10 +111,10 @@ impl Operation {
             Mutation::Unlink { .. } => Self::Unlink,
             Mutation::RemoveDirectory { .. } => Self::RemoveDirectory,
             Mutation::Rename { .. } => Self::Rename,
-            Mutation::SetAttributes { .. } => Self::SetAttributes,
+            Mutation::SetAttributes { .. } | Mutation::SetPolicy { .. } => Self::SetAttributes,
             Mutation::SetXattr { .. } => Self::SetXattr,
             Mutation::RemoveXattr { .. } => Self::RemoveXattr,
-            Mutation::Commit { .. } => Self::Commit,
+            Mutation::Commit { .. } | Mutation::CommitSynced { .. } => Self::Commit,
             Mutation::PunchHole { .. } => Self::PunchHole,
             Mutation::CopyRange { .. } => Self::CopyRange,
             Mutation::Compact { .. } => Self::Compact,

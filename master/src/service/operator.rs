@@ -11,7 +11,7 @@ use super::placing::spread_note;
 use crate::state::command::TargetChange;
 use crate::state::read::keeps_slots;
 use cairn_common::ids::{ServerId, TargetId};
-use cairn_common::map::{ClusterMap, Target, TargetState};
+use cairn_common::map::{ClusterMap, Pool, Target, TargetState};
 use cairn_common::wire::master::{MasterError, ServerChange};
 
 /// The changes of a server's targets, or a sentence that says why not.
@@ -38,6 +38,15 @@ pub fn change_server(map: &ClusterMap, server: ServerId, change: ServerChange, i
     };
     let change = |target: &&Target| TargetChange { target: target.id, state: Some(state), full: None, capacity_bytes: None };
     Ok(own.iter().filter(is_meant).map(change).collect())
+}
+
+/// Whether a new pool can be spread well, or a sentence that says what is wrong with it. `pool` needs no groups yet.
+pub fn check_new_pool(map: &ClusterMap, pool: &Pool, insist: bool) -> Result<(), MasterError> {
+    let targets: Vec<&Target> = map.targets.iter().filter(|target| keeps_slots(target.state)).collect();
+    match spread_note(pool, &targets) {
+        Some(note) if !insist => Err(MasterError::Unwise(note)),
+        _ => Ok(()),
+    }
 }
 
 /// Without insisting, a drain must not make anything worse than it is.
@@ -98,7 +107,7 @@ mod tests {
         let slot = |holder, previous: Option<u32>| Slot { holder: Some(TargetId(holder)), previous: previous.map(TargetId) };
         let group = Group { slots: vec![slot(1, None), slot(2, Some(4)), slot(3, None)] };
         let scheme = Scheme::new(2, 1).unwrap();
-        let pool = Pool { id: PoolId(1), name: "default".to_owned(), scheme, prefix_bits: 0, groups: vec![group] };
+        let pool = Pool { id: PoolId(1), name: "default".to_owned(), scheme, prefix_bits: 0, groups: vec![group], labels: BTreeMap::new() };
         ClusterMap { epoch: MapEpoch(1), pools: vec![pool], targets: targets.collect() }
     }
 

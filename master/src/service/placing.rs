@@ -2,8 +2,8 @@
 //!
 //! | what the map shows | what follows |
 //! |---|---|
-//! | a target that holds no slot has joined, or is back | all slots are placed, which moves the fewest |
-//! | a slot is vacant, or its holder is dead, draining or removed | such slots alone are placed |
+//! | a target that holds no slot of a pool that admits it has joined, or is back | all slots are placed, which moves the fewest |
+//! | a slot is vacant, or its holder is dead, draining or removed, or has lost a label that the pool wants | such slots alone are placed |
 //! | a target holds far less than its share, and no slot of the pool is on its way | all slots are placed |
 //! | a holder is dead, and the master has just started | wait: nobody may have had the time to report |
 //! | half or more of the servers that hold slots are dead | wait: rather the network or the power has failed than they |
@@ -17,7 +17,7 @@
 use crate::state::command::PlacementScope;
 use crate::state::read::{domains, keeps_slots};
 use cairn_common::ids::{PoolId, ServerId, TargetId};
-use cairn_common::map::{ClusterMap, Pool, Target, TargetState};
+use cairn_common::map::{ClusterMap, Pool, Target, TargetState, labels_text};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What to do.
@@ -38,9 +38,7 @@ pub fn decide(map: &ClusterMap, is_empty: impl Fn(PoolId) -> bool, is_new: bool)
     if map.pools.iter().any(|pool| has_newcomer(map, pool)) {
         return Decision::Place(PlacementScope::All);
     }
-    let is_good = |holder: TargetId| map.target(holder).is_some_and(|target| keeps_slots(target.state));
-    let mut slots = map.pools.iter().flat_map(|pool| &pool.groups).flat_map(|group| &group.slots);
-    if slots.any(|slot| !slot.holder.is_some_and(is_good)) {
+    if map.pools.iter().any(|pool| has_bad_slot(map, pool)) {
         return Decision::Place(PlacementScope::Vacant);
     }
     match map.pools.iter().any(|pool| is_settled(pool) && is_uneven(map, pool)) {
@@ -53,11 +51,17 @@ fn holders(pool: &Pool) -> BTreeSet<TargetId> {
     pool.groups.iter().flat_map(|group| &group.slots).filter_map(|slot| slot.holder).collect()
 }
 
+/// Whether a slot of the pool is vacant, or its holder should not keep it.
+fn has_bad_slot(map: &ClusterMap, pool: &Pool) -> bool {
+    let is_good = |holder: TargetId| map.target(holder).is_some_and(|target| keeps_slots(target.state) && pool.admits(target));
+    pool.groups.iter().flat_map(|group| &group.slots).any(|slot| !slot.holder.is_some_and(is_good))
+}
+
 /// Whether a target that could hold slots of the pool holds none.
 fn has_newcomer(map: &ClusterMap, pool: &Pool) -> bool {
     let holders = holders(pool);
     let could = |target: &&Target| matches!(target.state, TargetState::Joining | TargetState::Serving);
-    map.targets.iter().filter(could).any(|target| !holders.contains(&target.id))
+    map.targets.iter().filter(could).any(|target| pool.admits(target) && !holders.contains(&target.id))
 }
 
 fn is_settled(pool: &Pool) -> bool {
@@ -68,7 +72,7 @@ fn is_settled(pool: &Pool) -> bool {
 fn is_uneven(map: &ClusterMap, pool: &Pool) -> bool {
     let mut held: BTreeMap<TargetId, u128> = BTreeMap::new();
     pool.groups.iter().flat_map(|group| &group.slots).filter_map(|slot| slot.holder).for_each(|id| *held.entry(id).or_default() += 1);
-    let keepers = || map.targets.iter().filter(|target| keeps_slots(target.state));
+    let keepers = || map.targets.iter().filter(|target| keeps_slots(target.state) && pool.admits(target));
     let weight = |target: &Target| u128::from(target.capacity_bytes.max(1));
     let all = keepers().map(weight).sum::<u128>().max(1);
     let slots: u128 = held.values().sum();
@@ -109,9 +113,11 @@ pub fn spread_notes(map: &ClusterMap) -> Vec<String> {
 pub fn spread_note(pool: &Pool, targets: &[&Target]) -> Option<String> {
     let (slots, parity) = (usize::from(pool.scheme.shards()), usize::from(pool.scheme.parity_shards()));
     let (name, scheme) = (&pool.name, pool.scheme);
+    let targets: Vec<&Target> = targets.iter().copied().filter(|target| pool.admits(target)).collect();
+    let labelled = if pool.labels.is_empty() { String::new() } else { format!(" on chunkservers labelled {}", labels_text(&pool.labels)) };
     if targets.len() < slots {
         return Some(format!(
-            "pool {name}: {scheme} needs {slots} disks, and there are {}: chunks are written with narrower schemes",
+            "pool {name}: {scheme} needs {slots} disks{labelled}, and there are {}: chunks are written with narrower schemes",
             targets.len()
         ));
     }
@@ -124,7 +130,7 @@ pub fn spread_note(pool: &Pool, targets: &[&Target]) -> Option<String> {
     let share = (1..=slots).find(|limit| room(*limit) >= slots).unwrap_or(slots);
     (share > parity && parity > 0).then(|| {
         format!(
-            "pool {name}: {scheme} on {} hosts puts {share} shards of a chunk on one host: data on it can't be read while that host is \
+            "pool {name}: {scheme} on {} hosts{labelled} puts {share} shards of a chunk on one host: data on it can't be read while that host is \
              away, and is lost with it. Add hosts, or label servers that are apart with different `host=`",
             disks.len()
         )
@@ -163,7 +169,14 @@ mod tests {
         });
         let slots = (1..=3).map(|holder| Slot { holder: Some(TargetId(holder)), previous: None }).collect();
         let scheme = Scheme::new(2, 1).unwrap();
-        let pool = Pool { id: PoolId(1), name: "default".to_owned(), scheme, prefix_bits: 0, groups: vec![Group { slots }] };
+        let pool = Pool {
+            id: PoolId(1),
+            name: "default".to_owned(),
+            scheme,
+            prefix_bits: 0,
+            groups: vec![Group { slots }],
+            labels: BTreeMap::new(),
+        };
         ClusterMap { epoch: MapEpoch(1), pools: vec![pool], targets: targets.collect() }
     }
 

@@ -30,6 +30,7 @@ struct Change {
 pub struct Ledger {
     changes: BTreeMap<ChunkId, Change>,
     new: BTreeMap<ChunkId, StoredChunk>,
+    moved: BTreeMap<ChunkId, StoredChunk>,
     windows: BTreeMap<WindowName, i64>,
 }
 
@@ -37,6 +38,12 @@ impl Ledger {
     /// A chunk that gets its record now, whether or not an extent names it in the end.
     pub fn introduce(&mut self, id: ChunkId, stored: StoredChunk) {
         self.new.insert(id, stored);
+        self.changes.entry(id).or_default();
+    }
+
+    /// A chunk with a record is stored in another pool from now on. Its shards in the old one belong to nothing and go by themselves.
+    pub fn store_elsewhere(&mut self, id: ChunkId, stored: StoredChunk) {
+        self.moved.insert(id, stored);
         self.changes.entry(id).or_default();
     }
 
@@ -80,8 +87,14 @@ impl Ledger {
                 Some(named) => record.named.and(named),
                 None => record.named,
             };
-            if !is_new && (references, live_bytes, named) == (record.references, record.live_bytes, record.named) {
+            let moved = self.moved.get(&id).filter(|stored| **stored != record.stored);
+            if !is_new && moved.is_none() && (references, live_bytes, named) == (record.references, record.live_bytes, record.named) {
                 continue;
+            }
+            if let Some(stored) = moved {
+                count_chunk(edit, record.stored.pool, -i64::from(record.stored.bytes))?;
+                count_chunk(edit, stored.pool, i64::from(stored.bytes))?;
+                record.stored = *stored;
             }
             (record.references, record.live_bytes, record.named) = (references, live_bytes, named);
             note_death(edit, id, &mut record);

@@ -23,7 +23,7 @@ use crate::state::record::{
 };
 use crate::store::tables::{Reader, StoreError, Table};
 use cairn_common::ids::{Incarnation, Ino, MapEpoch, PoolId, ServerId, TargetId};
-use cairn_common::map::{Group, Slot, TargetState};
+use cairn_common::map::{Group, Slot, TargetState, has_labels};
 use cairn_common::placement::{PlacementTarget, place as compute_placement};
 use cairn_common::planted::{Bug, is_planted};
 use cairn_common::wire::master::{MasterError, TargetAnnouncement};
@@ -59,10 +59,16 @@ pub fn initialise(edit: &mut Edit<'_, '_>, new: &NewCluster) -> Attempt<Outcome>
         version: 0,
         xattr_list_bytes: 0,
         detail: Detail::Directory { parent: Ino::ROOT },
+        pool: None,
     };
     edit.put_inode(Ino::ROOT, &mut root);
-    let pool =
-        PoolRecord { name: new.pool_name.clone(), scheme: new.scheme, prefix_bits: new.prefix_bits, placement_seed: new.placement_seed };
+    let pool = PoolRecord {
+        name: new.pool_name.clone(),
+        scheme: new.scheme,
+        prefix_bits: new.prefix_bits,
+        placement_seed: new.placement_seed,
+        labels: BTreeMap::new(),
+    };
     edit.put(Table::Pools, &keys::pool(DEFAULT_POOL), &pool);
     let vacant = GroupRecord { slots: vec![Slot::default(); new.scheme.shards().into()], changed: epoch };
     for group in 0..1 << new.prefix_bits {
@@ -262,7 +268,7 @@ fn may_answer(state: TargetState) -> bool {
 
 pub fn place(edit: &mut Edit<'_, '_>, scope: PlacementScope) -> Attempt<Outcome> {
     let mut targets = targets(edit.reader())?;
-    let candidates = candidates(&servers(edit.reader())?, &targets);
+    let servers = servers(edit.reader())?;
     let epoch = edit.cluster()?.epoch;
     let next = MapEpoch(epoch.0 + 1);
     let mut has_changed = false;
@@ -271,6 +277,7 @@ pub fn place(edit: &mut Edit<'_, '_>, scope: PlacementScope) -> Attempt<Outcome>
         let is_empty = usage.is_none_or(|usage| usage.chunks == 0);
         let scope = if is_empty { PlacementScope::All } else { scope };
         let groups = groups(edit.reader(), id)?;
+        let candidates = candidates(&servers, &targets, &pool.labels);
         let planned = plan(&pool, &groups, &candidates, scope, &targets);
         for (number, (before, slots)) in groups.iter().zip(planned).enumerate() {
             // What never held anything is no source.
@@ -286,6 +293,23 @@ pub fn place(edit: &mut Edit<'_, '_>, scope: PlacementScope) -> Attempt<Outcome>
     Ok(Outcome::Placed { epoch: if has_changed { next_epoch(edit)? } else { epoch } })
 }
 
+/// Gives the slots of a pool that has no groups yet to `candidates`.
+pub fn place_anew(
+    edit: &mut Edit<'_, '_>,
+    id: PoolId,
+    pool: &PoolRecord,
+    candidates: &[PlacementTarget],
+    targets: &BTreeMap<TargetId, TargetRecord>,
+    epoch: MapEpoch,
+) {
+    let vacant = GroupRecord { slots: vec![Slot::default(); pool.scheme.shards().into()], changed: epoch };
+    let groups = vec![vacant; 1 << pool.prefix_bits];
+    let planned = plan(pool, &groups, candidates, PlacementScope::All, targets);
+    for (number, slots) in planned.into_iter().enumerate() {
+        edit.put(Table::Pools, &keys::group(id, number as u32), &GroupRecord { slots, changed: epoch });
+    }
+}
+
 /// Where a target stands: its rack and its host. A server without a `host` label is a host, and a host without a `rack` label a
 /// rack of its own.
 pub fn domains(server: ServerId, labels: &BTreeMap<String, String>) -> [String; 2] {
@@ -294,14 +318,19 @@ pub fn domains(server: ServerId, labels: &BTreeMap<String, String>) -> [String; 
     [rack, host]
 }
 
-/// The targets that may hold slots, with their failure domains.
-fn candidates(servers: &BTreeMap<ServerId, ServerRecord>, targets: &BTreeMap<TargetId, TargetRecord>) -> Vec<PlacementTarget> {
+/// The targets that may hold slots of a pool that wants `labels`, with their failure domains.
+pub fn candidates(
+    servers: &BTreeMap<ServerId, ServerRecord>,
+    targets: &BTreeMap<TargetId, TargetRecord>,
+    wanted: &BTreeMap<String, String>,
+) -> Vec<PlacementTarget> {
     let unlabelled = BTreeMap::new();
+    let labels_of = |target: &TargetRecord| servers.get(&target.server).map_or(&unlabelled, |record| &record.labels);
     targets
         .iter()
-        .filter(|(_, target)| keeps_slots(target.state))
+        .filter(|(_, target)| keeps_slots(target.state) && has_labels(labels_of(target), wanted))
         .map(|(id, target)| {
-            let labels = servers.get(&target.server).map_or(&unlabelled, |record| &record.labels);
+            let labels = labels_of(target);
             let domains = domains(target.server, labels).to_vec();
             PlacementTarget { id: *id, weight: target.capacity_bytes.max(1), domains }
         })
@@ -316,7 +345,8 @@ fn plan(
     scope: PlacementScope,
     targets: &BTreeMap<TargetId, TargetRecord>,
 ) -> Vec<Vec<Slot>> {
-    let stays = |holder: &TargetId| targets.get(holder).is_some_and(|target| keeps_slots(target.state));
+    let able: BTreeSet<TargetId> = candidates.iter().map(|candidate| candidate.id).collect();
+    let stays = |holder: &TargetId| able.contains(holder);
     // Where nobody can take a slot over, it stays with whoever has its shards, even if that one is away.
     let may_return = |holder: &TargetId| targets.get(holder).is_some_and(|target| target.state != TargetState::Removed);
     let may_answer = |holder: &TargetId| targets.get(holder).is_some_and(|target| may_answer(target.state));

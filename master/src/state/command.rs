@@ -124,6 +124,7 @@ pub enum Command {
         batch: u64,
         mends: Vec<Mend>,
     },
+    CreatePool(NewPool),
 }
 
 /// One repair of the tables. Each does what it says and leaves all other differences as they are, so that several may rest on
@@ -265,6 +266,11 @@ pub enum Mend {
         chunk: ChunkId,
         span: Span,
     },
+    /// The inode names no pool any more, if it names this one, which does not exist.
+    DropPolicy {
+        ino: Ino,
+        pool: PoolId,
+    },
 }
 
 impl Mend {
@@ -274,6 +280,7 @@ impl Mend {
             Mend::ChunkUses { .. } | Mend::Usage { .. } | Mend::Inodes { .. } | Mend::NextIno { .. } => 0,
             Mend::Extents { .. } | Mend::Window { .. } | Mend::DueWindowRow { .. } | Mend::SparseRow { .. } | Mend::Widen { .. } => 0,
             Mend::Links { .. } | Mend::Entries { .. } | Mend::Allocated { .. } | Mend::XattrBytes { .. } => 1,
+            Mend::DropPolicy { .. } => 1,
             Mend::Revive { .. } | Mend::GrowToContent { .. } | Mend::Cut { .. } | Mend::SetKind { .. } | Mend::SetParent { .. } => 2,
             Mend::List { .. } | Mend::Unlist { .. } | Mend::DropEntry { .. } | Mend::Rehome { .. } | Mend::Adopt { .. } => 3,
             Mend::Free { .. } | Mend::Holder { .. } | Mend::DropXattrs { .. } | Mend::DeadRow { .. } | Mend::DropResult { .. } => 4,
@@ -291,6 +298,17 @@ pub struct NewCluster {
     pub prefix_bits: u8,
     pub root_owner: Owner,
     /// Decides ties in placement.
+    pub placement_seed: u64,
+}
+
+/// What `CreatePool` needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewPool {
+    pub name: String,
+    pub scheme: Scheme,
+    /// What a chunkserver must be labelled with to hold slots.
+    pub labels: BTreeMap<String, String>,
+    pub prefix_bits: u8,
     pub placement_seed: u64,
 }
 

@@ -120,8 +120,15 @@ pub fn window_work(reader: &dyn Reader, name: WindowName) -> Result<Option<Compa
     work(reader, vec![FileExtents { ino: name.ino, extents }]).map(Some)
 }
 
-/// Adds the chunks.
-pub fn work(reader: &dyn Reader, files: Vec<FileExtents>) -> Result<CompactionWork, StoreError> {
+/// Adds the chunks. What files of another pool have than the first one is left for later, so that all can be put together.
+pub fn work(reader: &dyn Reader, mut files: Vec<FileExtents>) -> Result<CompactionWork, StoreError> {
+    let mut pools = Vec::with_capacity(files.len());
+    for file in &files {
+        pools.push(fetch::<Inode>(reader, Table::Inodes, &keys::inode(file.ino))?.and_then(|inode| inode.pool));
+    }
+    let policy = pools.first().copied().flatten();
+    let mut pools = pools.into_iter();
+    files.retain(|_| pools.next().flatten() == policy);
     let mut seen = FastSet::default();
     let mut chunks: Vec<ChunkInfo> = Vec::new();
     for extent in files.iter().flat_map(|file| &file.extents).filter(|extent| seen.insert(extent.chunk)) {
@@ -129,7 +136,7 @@ pub fn work(reader: &dyn Reader, files: Vec<FileExtents>) -> Result<CompactionWo
         let missing = || StoreError::Corrupt(format!("an extent names chunk {}, which has no record", extent.chunk));
         chunks.push(record.ok_or_else(missing)?.stored.info(extent.chunk));
     }
-    let pool = chunks.first().map(|chunk| chunk.pool).unwrap_or_default();
+    let pool = policy.or_else(|| chunks.first().map(|chunk| chunk.pool)).unwrap_or_default();
     Ok(CompactionWork { pool, files, chunks })
 }
 

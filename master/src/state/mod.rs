@@ -7,7 +7,7 @@
 //! - [`session`]: exactly once; [`orphan`]: files without a name that are still open.
 //! - [`chunk`]: reference counts; [`collect`]: the way of a dead chunk.
 //! - [`window`]: how many extents parts of files have; [`compaction`]: what should be rewritten.
-//! - [`cluster`]: chunkservers, targets, placement; [`token`]: who may join.
+//! - [`cluster`]: chunkservers, targets, placement; [`pool`]: new pools; [`token`]: who may join.
 //! - [`read`]: everything that is asked without changing anything; [`mend`]: what [`crate::check`] has found is set right.
 //!
 //! A refused command changes nothing. One that is too large does a part and says [`Outcome::Again`].
@@ -18,10 +18,12 @@ mod collect;
 pub mod command;
 pub mod compaction;
 mod edit;
+pub mod former;
 pub mod mend;
 mod namespace;
 pub mod orphan;
 pub mod outcome;
+mod pool;
 pub mod read;
 pub mod record;
 mod session;
@@ -75,5 +77,6 @@ fn perform(edit: &mut Edit<'_, '_>, command: &Command) -> Attempt<Outcome> {
         Command::SetRules(rules) => cluster::set_rules(edit, rules),
         Command::PassOver { windows, chunks } => compaction::pass_over(edit, windows, chunks),
         Command::Mend { seen, batch, mends } => mend::mend(edit, *seen, *batch, mends),
+        Command::CreatePool(new) => pool::create(edit, new),
     }
 }

@@ -4,7 +4,7 @@ use crate::state::command::Registration;
 use crate::store::tables::StoreError;
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
-use cairn_common::ids::{Ino, MapEpoch, SessionId};
+use cairn_common::ids::{Ino, MapEpoch, PoolId, SessionId};
 use cairn_common::wire::master::{MasterError, MutationReply};
 
 /// The result of applying a command.
@@ -40,6 +40,9 @@ pub enum Outcome {
     /// `Mend`: which were done; the others do not fit any more, or are not needed.
     Mended {
         done: Vec<bool>,
+    },
+    PoolCreated {
+        pool: PoolId,
     },
 }
 

@@ -198,8 +198,11 @@ pub fn touched(reader: &dyn Reader, mutation: &Mutation) -> Result<Vec<(Ino, Use
         Mutation::SetAttributes { ino, .. }
         | Mutation::SetXattr { ino, .. }
         | Mutation::RemoveXattr { ino, .. }
+        | Mutation::SetPolicy { ino, .. }
         | Mutation::PunchHole { ino, .. } => changed(vec![Some(*ino)]),
-        Mutation::Commit { files, .. } => files.iter().map(|file| (file.ino, Use::Change)).collect(),
+        Mutation::Commit { files, .. } | Mutation::CommitSynced { files, .. } => {
+            files.iter().map(|file| (file.ino, Use::Change)).collect()
+        }
         Mutation::CopyRange { from, to, .. } => vec![(*from, Use::Look), (*to, Use::Change)],
         // Nothing that a cache knows is changed.
         Mutation::CreateUnnamed { .. } | Mutation::Compact { .. } => Vec::new(),
@@ -320,7 +323,7 @@ pub fn map(reader: &dyn Reader) -> Result<ClusterMap, StoreError> {
     let mut pools = Vec::new();
     for (id, record) in cluster::pools(reader)? {
         let groups = cluster::groups(reader, id)?.into_iter().map(|group| Group { slots: group.slots }).collect();
-        pools.push(Pool { id, name: record.name, scheme: record.scheme, prefix_bits: record.prefix_bits, groups });
+        pools.push(Pool { id, name: record.name, scheme: record.scheme, prefix_bits: record.prefix_bits, groups, labels: record.labels });
     }
     let servers = servers(reader)?;
     let unknown = |server: ServerId| StoreError::Corrupt(format!("a target belongs to server {server}, which has no record"));

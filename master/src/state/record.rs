@@ -70,6 +70,8 @@ pub struct Inode {
     /// What a listing of the extended attributes needs: each name and a NUL. 0 if there is none.
     pub xattr_list_bytes: u32,
     pub detail: Detail,
+    /// Of a regular file: where its content goes. Of a directory: its policy. See [`Attributes::pool`].
+    pub pool: Option<PoolId>,
 }
 
 /// What only one kind of inode has.
@@ -145,6 +147,7 @@ impl Inode {
             btime: self.btime,
             version: self.version,
             has_xattrs: self.xattr_list_bytes > 0,
+            pool: self.pool,
         }
     }
 }
@@ -415,6 +418,8 @@ pub struct PoolRecord {
     pub scheme: Scheme,
     pub prefix_bits: u8,
     pub placement_seed: u64,
+    /// What a chunkserver must be labelled with to hold slots.
+    pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

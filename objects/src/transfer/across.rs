@@ -1,13 +1,16 @@
-//! Copies within CairnFS: the new file shares the chunks of the old one, so nothing moves at any length.
+//! Copies within CairnFS: the new file shares the chunks of the old one, so nothing moves at any length; unless its content belongs in another
+//! pool.
 
 use super::engine::Engine;
 use super::plan::Job;
 use super::preserve::{set_remote_xattrs, xattrs_of};
 use super::spot::Spot;
 use super::watch::Deed;
+use crate::content::{OpenObject, PART_BYTES};
 use crate::failure::{At, Failure, Reason};
-use cairn_client::{Handle, OpenFlags};
+use cairn_client::{AllocateMode, Handle, OpenFlags};
 use cairn_common::attributes::{AttributeChange, FileKind, TimeChange};
+use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
 
 /// A file without a name. Closed when dropped, and then gone unless it got one.
@@ -35,8 +38,11 @@ impl Engine {
         let inode = store.caller.new_inode(FileKind::Regular, mode);
         let (_, opened) = store.fs.create_unnamed(seat.directory.ino, inode, OpenFlags::READ_WRITE).await.at(&job.target)?;
         let unnamed = Unnamed(self, opened.handle);
-        let shared = store.fs.copy_range(object.handle, 0, unnamed.1, 0, source.size).await.at(&job.target)?;
-        if shared != source.size {
+        let copied = match store.fs.copy_range(object.handle, 0, unnamed.1, 0, source.size).await {
+            Err(FsError::NotSupported) => self.copy_content(job, &object, unnamed.1).await?,
+            shared => shared.at(&job.target)?,
+        };
+        if copied != source.size {
             return Err(Failure::new(path, Reason::Changed));
         }
         if preserve {
@@ -48,5 +54,31 @@ impl Engine {
         let is_named = seat.name_unnamed(store, opened.attributes.ino).await?;
         self.watch.moved(None, source.size);
         Ok(if is_named { Deed::Copied } else { Deed::Kept })
+    }
+
+    /// The bytes themselves; holes stay holes. How many there are now.
+    async fn copy_content(&self, job: &Job, object: &OpenObject, to: Handle) -> Result<u64, Failure> {
+        let (fs, size) = (&self.store.fs, object.attributes.size);
+        let mut next = object.next_data(0).await?;
+        while let Some(range) = next {
+            let mut at = range.start;
+            while at < range.end {
+                self.stop.check(&job.target)?;
+                let bytes = object.read(at, PART_BYTES.min(range.end - at)).await?;
+                if bytes.is_empty() {
+                    return Ok(at);
+                }
+                self.pace.take(bytes.len() as u64).await;
+                fs.write(to, at, &bytes).await.at(&job.target)?;
+                at += bytes.len() as u64;
+            }
+            next = object.next_data(at).await?;
+        }
+        if size > 0 {
+            fs.allocate(to, AllocateMode::Extend, 0, size).await.at(&job.target)?;
+        }
+        // It gets its name when it is whole.
+        fs.flush(to).await.at(&job.target)?;
+        Ok(size)
     }
 }

@@ -48,6 +48,7 @@ fn attributes() -> Attributes {
         btime: Timestamp::from_nanos(4),
         version: 9,
         has_xattrs: false,
+        pool: None,
     }
 }
 
@@ -92,6 +93,8 @@ fn mutations() -> Vec<Mutation> {
         Mutation::SetAttributes { ino: Ino(7), change },
         Mutation::PunchHole { ino: Ino(7), offset: 1, bytes: 2, extend: true },
         Mutation::NoteAccess { accesses: vec![Access { ino: Ino(7), at: Timestamp::from_nanos(8) }; 3] },
+        Mutation::SetPolicy { ino: Ino(7), pool: Some(PoolId(2)) },
+        Mutation::CommitSynced { files: Vec::new(), chunks: Vec::new() },
     ]
 }
 
@@ -129,6 +132,12 @@ pub fn master_requests() -> Vec<Vec<u8>> {
             load: Box::default(),
         },
         MasterRequest::EndSession { session: SessionId(4) },
+        MasterRequest::CreatePool {
+            name: "fast".to_owned(),
+            scheme: chunk().scheme,
+            labels: BTreeMap::from([("media".to_owned(), "ssd".to_owned())]),
+            insist: true,
+        },
         MasterRequest::ReportLoad { load: Box::new(Load { queue: 3, ..Load::default() }) },
         MasterRequest::BeginCheck { work: CheckWork::Users { chunks: vec![shard_header().key.chunk; 3] } },
         MasterRequest::Lock {
@@ -163,6 +172,7 @@ pub fn master_answers() -> Vec<Vec<u8>> {
             chunks: vec![chunk()],
         }))),
         Err(MasterError::Malformed("reason".to_owned())),
+        Err(MasterError::PutElsewhere { chunks: vec![(chunk().id, PoolId(2))] }),
     ];
     answers.iter().map(encode).collect()
 }
@@ -184,6 +194,7 @@ fn cluster_map() -> ClusterMap {
         scheme: chunk().scheme,
         prefix_bits: 1,
         groups: vec![Group { slots: vec![slot; 6] }; 2],
+        labels: BTreeMap::from([("media".to_owned(), "ssd".to_owned())]),
     };
     ClusterMap { epoch: MapEpoch(4), pools: vec![pool], targets: vec![target] }
 }

@@ -6,7 +6,7 @@
 //! | [`survey`] | the extents of a file, their chunks, and which disk has which shard |
 //! | [`report`] | what is printed |
 
-mod place;
+pub mod place;
 mod report;
 mod survey;
 

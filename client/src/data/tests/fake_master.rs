@@ -7,7 +7,7 @@ use crate::ports::{CommitError, Metadata, Targets};
 use cairn_common::attributes::{Attributes, FileKind};
 use cairn_common::error::FsError;
 use cairn_common::extent::{ChunkInfo, Extent, ExtentPage, NewChunk};
-use cairn_common::ids::{ChunkId, Ino, MapEpoch, SessionId};
+use cairn_common::ids::{ChunkId, Ino, MapEpoch, PoolId, SessionId};
 use cairn_common::limits::{COMMIT_EXTENTS_MAX, FILE_BYTES_MAX};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::ShardKey;
@@ -61,6 +61,8 @@ struct Faults {
     fail_commits: Option<FsError>,
     refused_below: MapEpoch,
     session_ends_after_commit: bool,
+    /// Where all content is already.
+    elsewhere: Option<PoolId>,
 }
 
 /// The master.
@@ -145,6 +147,16 @@ impl FakeMaster {
     /// The next so many commits are refused: put again.
     pub fn demand_puts_again(&self, times: u32) {
         self.faults.lock().put_again = times;
+    }
+
+    /// All content that comes is in this pool already.
+    pub fn have_all_in(&self, pool: PoolId) {
+        self.faults.lock().elsewhere = Some(pool);
+    }
+
+    /// Of new files.
+    pub fn create_in(&self, ino: Ino, pool: PoolId) -> Attributes {
+        Attributes { pool: Some(pool), ..self.create(ino) }
     }
 
     pub fn fail_commits(&self, error: Option<FsError>) {
@@ -274,6 +286,7 @@ fn attributes(ino: Ino, file: &File) -> Attributes {
         btime: Timestamp::EPOCH,
         version: file.version,
         has_xattrs: false,
+        pool: None,
     }
 }
 
@@ -318,6 +331,9 @@ impl Metadata for FakeMaster {
                     faults.put_again = faults.put_again.saturating_sub(1);
                     return Err(CommitError::PutAgain);
                 }
+                if let Some(pool) = faults.elsewhere.filter(|pool| chunks.iter().any(|chunk| chunk.info.pool != *pool)) {
+                    return Err(CommitError::PutElsewhere(chunks.iter().map(|chunk| (chunk.info.id, pool)).collect()));
+                }
             }
             let results = self.apply(&files, &chunks);
             {
@@ -336,6 +352,25 @@ impl Metadata for FakeMaster {
             }
             Ok(results)
         })
+    }
+
+    fn commit_synced(
+        &self,
+        files: Vec<FileCommit>,
+        chunks: Vec<NewChunk>,
+        durable: bool,
+        session: SessionId,
+    ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>> {
+        let map = self.targets.map();
+        for info in chunks.iter().map(|chunk| &chunk.info) {
+            let group = map.pool(info.pool).expect("a pool").group_of(info.id);
+            for (slot, index) in info.slots.slots().zip(0..) {
+                let key = ShardKey { chunk: info.id, scheme: info.scheme, index };
+                let is_stable = group.slots[usize::from(slot)].holder.is_some_and(|target| self.targets.is_stable(target, &key));
+                assert!(is_stable || !info.scheme.layout(info.bytes).is_stored(index), "{key:?} is not stable");
+            }
+        }
+        self.commit(files, chunks, durable, session)
     }
 
     fn compaction_work(&self, done: bool) -> BoxFuture<'_, Result<Option<CompactionWork>, FsError>> {

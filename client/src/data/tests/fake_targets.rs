@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub const POOL: PoolId = PoolId(1);
+/// Copies, as many as the other pool may lose of a chunk and one more, on the same targets.
+pub const COPIES: PoolId = PoolId(2);
 const AVOID_FOR: Duration = Duration::from_secs(2);
 
 /// How a target behaves.
@@ -94,8 +96,12 @@ impl FakeTargets {
         };
         let slot = |group: u32, slot: u32| Slot { holder: Some(TargetId((group + slot) % count + 1)), previous: None };
         let groups = (0..16).map(|group| Group { slots: (0..count).map(|number| slot(group, number)).collect() }).collect();
-        let pool = Pool { id: POOL, name: "test".to_owned(), scheme, prefix_bits: 4, groups };
-        let map = Arc::new(ClusterMap { epoch: MapEpoch(1), pools: vec![pool], targets: (0..count).map(target).collect() });
+        let pool = Pool { id: POOL, name: "test".to_owned(), scheme, prefix_bits: 4, groups, labels: BTreeMap::new() };
+        let copies = Scheme::copies(scheme.parity_shards());
+        let group = Group { slots: (0..copies.shards().into()).map(|number| slot(0, number)).collect() };
+        let copies =
+            Pool { id: COPIES, name: "copies".to_owned(), scheme: copies, prefix_bits: 0, groups: vec![group], labels: BTreeMap::new() };
+        let map = Arc::new(ClusterMap { epoch: MapEpoch(1), pools: vec![pool, copies], targets: (0..count).map(target).collect() });
         let stores = (1..=count).map(|number| (TargetId(number), TargetStore::default())).collect();
         let state = State { map, next_map: None, stores, requests: Requests::default(), gets_now: 0 };
         Arc::new(Self { runtime, state: Mutex::new(state) })
@@ -118,6 +124,11 @@ impl FakeTargets {
 
     pub fn requests(&self) -> Requests {
         self.state.lock().requests
+    }
+
+    /// Whether it would still have the shard after a loss of power.
+    pub fn is_stable(&self, target: TargetId, key: &ShardKey) -> bool {
+        self.state.lock().stores[&target].shards.get(key).is_some_and(|shard| shard.is_synced)
     }
 
     pub fn shards_of(&self, target: TargetId) -> usize {

@@ -7,6 +7,7 @@ mod fake_targets;
 mod faults;
 mod model;
 mod packing;
+mod pools;
 mod promises;
 mod reading;
 mod sessions;

@@ -54,6 +54,7 @@ pub fn revive(edit: &mut Edit<'_, '_>, ino: Ino, remains: Remains, names: u32) -
         version: edit.index.0,
         xattr_list_bytes: remains.xattr_list_bytes,
         detail: Detail::Regular { cut: None, unnamed: false },
+        pool: None,
     };
     if names == 0 && !take_in(edit, ino, &mut inode)? {
         return Ok(false);

@@ -53,6 +53,13 @@ fn apply(edit: &mut Edit<'_, '_>, mend: &Mend) -> Result<bool, StoreError> {
             inode.xattr_list_bytes = u32::try_from(u64::from(inode.xattr_list_bytes).checked_add_signed(*by)?).ok()?;
             Some(())
         }),
+        Mend::DropPolicy { ino, pool } => {
+            let is_there = edit.reader().get(Table::Pools, &keys::pool(*pool))?.is_some();
+            correct(edit, *ino, |inode| {
+                inode.pool.take_if(|named| named == pool && !is_there)?;
+                Some(())
+            })
+        }
         Mend::ChunkUses { chunk, references, live_bytes } => chunks::correct_uses(edit, *chunk, *references, *live_bytes),
         Mend::Usage { pool, chunks, chunk_bytes } => chunks::correct_usage(edit, *pool, *chunks, *chunk_bytes),
         Mend::DeadRow { died, chunk } => chunks::drop_dead_row(edit, *died, *chunk),

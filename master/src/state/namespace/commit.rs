@@ -3,7 +3,9 @@
 //!
 //! Chunks that had no record, or a dead one, must have been put lately (their ticket) and under a map that still holds for
 //! their group (their epoch), else the whole commit is refused and the writer puts them again. A chunk that has a record
-//! keeps it: it is stored as the record says.
+//! keeps it: it is stored as the record says. Unless it was put in another pool, which protects it as well: then it is stored there from
+//! now on. For that it must be on stable storage, for somebody may have synced the content where it was; and one that stays where it was
+//! must be stable there for whoever syncs it now. So the writer is first told where to put it, stable, and commits it again.
 
 use crate::keys;
 use crate::state::chunk::Ledger;
@@ -16,15 +18,22 @@ use crate::store::tables::{StoreError, Table};
 use cairn_common::attributes::Attributes;
 use cairn_common::error::FsError;
 use cairn_common::extent::{ChunkInfo, Extent, NewChunk};
-use cairn_common::ids::{ChunkId, Ino};
+use cairn_common::ids::{ChunkId, Ino, PoolId};
 use cairn_common::limits::{CHUNK_BYTES_MAX, COMMIT_EXTENTS_MAX, FILE_BYTES_MAX, SHARD_BYTES_MAX};
 use cairn_common::planted::{Bug, is_planted};
 use cairn_common::wire::master::{FileCommit, MasterError, MutationReply};
 use std::collections::BTreeMap;
 
-pub fn commit(edit: &mut Edit<'_, '_>, files: &[FileCommit], chunks: &[NewChunk]) -> Attempt<MutationReply> {
+/// Whether the chunks of a commit are on stable storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Puts {
+    Unsynced,
+    Synced,
+}
+
+pub fn commit(edit: &mut Edit<'_, '_>, files: &[FileCommit], chunks: &[NewChunk], puts: Puts) -> Attempt<MutationReply> {
     check_shape(files)?;
-    let mut ledger = check_chunks(edit, files.iter().flat_map(|file| &file.extents), chunks)?;
+    let mut ledger = check_chunks(edit, files.iter().flat_map(|file| &file.extents), chunks, puts)?;
     for file in files {
         make_way(edit, file)?;
     }
@@ -112,8 +121,23 @@ struct Use<'a> {
     reach: u64,
 }
 
-/// Checks all chunks that extents to be laid name; the ledger gets those without a record.
-pub(super) fn check_chunks<'a>(edit: &Edit<'_, '_>, extents: impl Iterator<Item = &'a Extent>, chunks: &'a [NewChunk]) -> Attempt<Ledger> {
+/// What a commit comes to for the record of a chunk.
+enum Storing {
+    AsKnown,
+    New(StoredChunk),
+    /// In another pool than so far.
+    Moved(StoredChunk),
+    /// Not yet: it is to be put in this pool first.
+    Elsewhere(PoolId),
+}
+
+/// Checks all chunks that extents to be laid name; the ledger gets those without a record, and those that move.
+pub(super) fn check_chunks<'a>(
+    edit: &Edit<'_, '_>,
+    extents: impl Iterator<Item = &'a Extent>,
+    chunks: &'a [NewChunk],
+    puts: Puts,
+) -> Attempt<Ledger> {
     let mut uses: BTreeMap<ChunkId, Use<'_>> = BTreeMap::new();
     for extent in extents {
         let used = uses.entry(extent.chunk).or_default();
@@ -128,20 +152,24 @@ pub(super) fn check_chunks<'a>(edit: &Edit<'_, '_>, extents: impl Iterator<Item 
         }
     }
     let mut ledger = Ledger::default();
+    let mut elsewhere = Vec::new();
     for (id, used) in &uses {
-        if let Some(stored) = check_chunk(edit, *id, used)? {
-            ledger.introduce(*id, stored);
+        match check_chunk(edit, *id, used, puts)? {
+            Storing::AsKnown => {}
+            Storing::New(stored) => ledger.introduce(*id, stored),
+            Storing::Moved(stored) => ledger.store_elsewhere(*id, stored),
+            Storing::Elsewhere(pool) => elsewhere.push((*id, pool)),
         }
     }
-    Ok(ledger)
+    if elsewhere.is_empty() { Ok(ledger) } else { Err(MasterError::PutElsewhere { chunks: elsewhere }.into()) }
 }
 
-/// Answers how the chunk is stored if it has no record yet.
-fn check_chunk(edit: &Edit<'_, '_>, id: ChunkId, used: &Use<'_>) -> Attempt<Option<StoredChunk>> {
+fn check_chunk(edit: &Edit<'_, '_>, id: ChunkId, used: &Use<'_>, puts: Puts) -> Attempt<Storing> {
     let known: Option<ChunkRecord> = edit.fetch(Table::Chunks, &keys::chunk(id))?;
-    if let Some(new) = used.new {
-        check_new(edit, new, known.as_ref())?;
-    }
+    let storing = match used.new {
+        Some(new) => check_new(edit, new, known.as_ref(), puts)?,
+        None => Storing::AsKnown,
+    };
     let bytes = match (&known, used.new) {
         (Some(known), _) => known.stored.bytes,
         (None, Some(new)) => new.info.bytes,
@@ -151,10 +179,10 @@ fn check_chunk(edit: &Edit<'_, '_>, id: ChunkId, used: &Use<'_>) -> Attempt<Opti
     if used.reach > u64::from(bytes) {
         return Err(malformed(format!("an extent reaches {} bytes into chunk {id}, which has {bytes}", used.reach)).into());
     }
-    Ok(used.new.filter(|_| known.is_none()).map(|new| StoredChunk::of(&new.info)))
+    Ok(storing)
 }
 
-fn check_new(edit: &Edit<'_, '_>, new: &NewChunk, known: Option<&ChunkRecord>) -> Attempt<()> {
+fn check_new(edit: &Edit<'_, '_>, new: &NewChunk, known: Option<&ChunkRecord>, puts: Puts) -> Attempt<Storing> {
     let info = &new.info;
     let pool: Option<PoolRecord> = edit.fetch(Table::Pools, &keys::pool(info.pool))?;
     let pool = pool.ok_or_else(|| malformed(format!("chunk {} is in pool {}, which does not exist", info.id, info.pool)))?;
@@ -162,13 +190,31 @@ fn check_new(edit: &Edit<'_, '_>, new: &NewChunk, known: Option<&ChunkRecord>) -
     if known.is_some_and(|known| known.stored.bytes != info.bytes) {
         return Err(malformed(format!("chunk {} is known with another length than {} bytes", info.id, info.bytes)).into());
     }
-    if known.is_some_and(|known| known.references > 0) {
-        return Ok(());
+    let moves = match known.filter(|known| known.stored.pool != info.pool) {
+        Some(known) if protects_better(edit, known.stored.pool, &pool)? => return Ok(Storing::Elsewhere(known.stored.pool)),
+        Some(_) if puts == Puts::Unsynced => return Ok(Storing::Elsewhere(info.pool)),
+        Some(_) => true,
+        None => false,
+    };
+    if !moves && known.is_some_and(|known| known.references > 0) {
+        return Ok(Storing::AsKnown);
     }
     if new.ticket < oldest_ticket(&Rules::of(edit.reader())?, edit.at) && !is_planted(Bug::TicketNotChecked) {
         return Err(MasterError::TicketExpired.into());
     }
-    check_epoch(edit, new, &pool)
+    check_epoch(edit, new, &pool)?;
+    let stored = StoredChunk::of(info);
+    Ok(match known {
+        Some(_) if moves => Storing::Moved(stored),
+        Some(_) => Storing::AsKnown,
+        None => Storing::New(stored),
+    })
+}
+
+/// Whether the pool where content is survives the loss of more than the one that is asked for now.
+fn protects_better(edit: &Edit<'_, '_>, present: PoolId, wanted: &PoolRecord) -> Result<bool, StoreError> {
+    let present: Option<PoolRecord> = edit.fetch(Table::Pools, &keys::pool(present))?;
+    Ok(present.is_some_and(|present| present.scheme.parity_shards() > wanted.scheme.parity_shards()))
 }
 
 fn check_info(info: &ChunkInfo, pool: &PoolRecord) -> Result<(), MasterError> {

@@ -6,7 +6,7 @@
 
 use crate::state::chunk::Ledger;
 use crate::state::edit::Edit;
-use crate::state::namespace::commit::{check_chunks, check_ranges, malformed, per_file};
+use crate::state::namespace::commit::{Puts, check_chunks, check_ranges, malformed, per_file};
 use crate::state::namespace::extent_map::{lay, overlapping};
 use crate::state::outcome::Attempt;
 use cairn_common::extent::{Extent, NewChunk, unchanged};
@@ -16,7 +16,8 @@ use cairn_common::wire::master::{FileCompaction, MasterError, MutationReply};
 
 pub fn compact(edit: &mut Edit<'_, '_>, files: &[FileCompaction], chunks: &[NewChunk]) -> Attempt<MutationReply> {
     check_shape(files)?;
-    let mut ledger = check_chunks(edit, files.iter().flat_map(|file| &file.new), chunks)?;
+    // A compactor puts nothing that is not stable at once.
+    let mut ledger = check_chunks(edit, files.iter().flat_map(|file| &file.new), chunks, Puts::Synced)?;
     let mut bytes = 0;
     for file in files {
         // A file that is gone does not concern the others.

@@ -1,11 +1,12 @@
 //! copy_file_range, FICLONERANGE: the destination shares the source's extents. Linux: copies up to the source's end and may copy
 //! less than asked (here: at most a bounded number of extents at a time); ranges of one file that overlap are EINVAL; the
-//! destination's mtime and ctime change. Holes are copied as holes.
+//! destination's mtime and ctime change. Holes are copied as holes. Files of different pools share nothing (EOPNOTSUPP, upon which the kernel
+//! copies the bytes).
 
 use crate::state::chunk::Ledger;
 use crate::state::edit::{Edit, STEPS_PER_COMMAND};
 use crate::state::namespace::extent_map::{clear, lay, overlapping};
-use crate::state::namespace::shrink;
+use crate::state::namespace::{policy, shrink};
 use crate::state::outcome::Attempt;
 use crate::state::record::Inode;
 use crate::store::tables::StoreError;
@@ -26,6 +27,9 @@ pub fn copy_range(edit: &mut Edit<'_, '_>, from: Ino, from_offset: u64, to: Ino,
     let to_end = to_offset.checked_add(bytes).filter(|end| *end <= FILE_BYTES_MAX).ok_or(FsError::FileTooLarge)?;
     if from == to && from_offset < to_end && to_offset < from_offset + bytes {
         return Err(FsError::Invalid.into());
+    }
+    if !policy::is_shared(&source, &destination) {
+        return Err(FsError::NotSupported.into());
     }
     shrink::make_way(edit, to, &mut destination, to_end)?;
     let (extents, bytes) = take_source(edit, from, &source, from_offset, bytes)?;

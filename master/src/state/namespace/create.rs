@@ -1,10 +1,12 @@
 //! open(O_CREAT), mkdir, mknod, symlink, O_TMPFILE. POSIX: an existing name is EEXIST; the parent's mtime and ctime change; in a
 //! set-gid directory the group is inherited, and by directories the set-gid bit, too. A symlink's mode is 0777. Of anything else, the
-//! directory's default access list takes permissions from the mode, or the umask if there is no such list.
+//! directory's default access list takes permissions from the mode, or the umask if there is no such list. Where the content of a regular
+//! file will be stored is settled here, see [`super::policy`].
 
 use crate::state::edit::Edit;
 use crate::state::namespace::acl::Inheritance;
 use crate::state::namespace::directory::{self, Tally, check_name};
+use crate::state::namespace::policy;
 use crate::state::orphan;
 use crate::state::outcome::Attempt;
 use crate::state::record::{Dentry, Detail, Inode};
@@ -29,8 +31,9 @@ pub fn create(edit: &mut Edit<'_, '_>, parent: Ino, name: &[u8], new: &NewInode,
         return Err(FsError::TooManyLinks.into());
     }
     let inheritance = Inheritance::of(edit.reader(), parent, &directory, new)?;
+    let pool = policy::of_new(edit.reader(), parent, &directory, new.kind)?;
     let ino = take_ino(edit)?;
-    let mut inode = make_inode(edit, &directory, new, detail);
+    let mut inode = Inode { pool, ..make_inode(edit, &directory, new, detail) };
     inheritance.give(edit, ino, &mut inode);
     let dentry = Dentry { ino, kind: new.kind, cookie: edit.fresh_cookie() };
     directory::write_entry(edit, parent, name, &dentry);
@@ -55,8 +58,9 @@ pub fn create_unnamed(edit: &mut Edit<'_, '_>, session: SessionId, parent: Ino, 
     }
     detail_of(parent, new)?;
     let inheritance = Inheritance::of(edit.reader(), parent, &directory, new)?;
+    let pool = policy::of_new(edit.reader(), parent, &directory, new.kind)?;
     let ino = take_ino(edit)?;
-    let mut inode = make_inode(edit, &directory, new, Detail::Regular { cut: None, unnamed: true });
+    let mut inode = Inode { pool, ..make_inode(edit, &directory, new, Detail::Regular { cut: None, unnamed: true }) };
     inode.nlink = 0;
     inheritance.give(edit, ino, &mut inode);
     edit.put_inode(ino, &mut inode);
@@ -123,5 +127,6 @@ fn make_inode(edit: &Edit<'_, '_>, directory: &Inode, new: &NewInode, detail: De
         version: edit.index.0,
         xattr_list_bytes: 0,
         detail,
+        pool: None,
     }
 }

@@ -13,12 +13,14 @@ pub mod directory;
 pub mod extent_map;
 mod hole;
 mod link;
+mod policy;
 mod rename;
 pub mod shrink;
 mod unlink;
 pub mod xattr;
 
 use crate::state::edit::Edit;
+use crate::state::namespace::commit::Puts;
 use crate::state::outcome::Attempt;
 use cairn_common::ids::SessionId;
 use cairn_common::wire::master::{Mutation, MutationReply};
@@ -41,7 +43,9 @@ pub fn mutate(edit: &mut Edit<'_, '_>, session: SessionId, holders: &[SessionId]
         Mutation::SetAttributes { ino, change } => attributes::set_attributes(edit, *ino, change),
         Mutation::SetXattr { ino, name, value, mode } => xattr::set(edit, *ino, name, value, *mode),
         Mutation::RemoveXattr { ino, name } => xattr::remove(edit, *ino, name),
-        Mutation::Commit { files, chunks } => commit::commit(edit, files, chunks),
+        Mutation::Commit { files, chunks } => commit::commit(edit, files, chunks, Puts::Unsynced),
+        Mutation::CommitSynced { files, chunks } => commit::commit(edit, files, chunks, Puts::Synced),
+        Mutation::SetPolicy { ino, pool } => policy::set(edit, *ino, *pool),
         Mutation::PunchHole { ino, offset, bytes, extend } => hole::punch(edit, *ino, *offset, *bytes, *extend),
         Mutation::Compact { files, chunks } => compact::compact(edit, files, chunks),
         Mutation::NoteAccess { accesses } => attributes::note_access(edit, accesses),

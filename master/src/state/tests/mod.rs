@@ -8,5 +8,6 @@ mod compacting;
 mod exactly_once;
 mod extents;
 mod model;
+mod pools;
 mod random;
 pub(crate) mod world;

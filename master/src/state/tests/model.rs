@@ -1,10 +1,11 @@
 //! The reference: a file system of plain maps, small enough to be read in one sitting. Links are counted by looking, file content
 //! is one cell per byte: which byte of which chunk is there, or nothing.
 
+use crate::state::read::DEFAULT_POOL;
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, TimeChange};
 use cairn_common::error::FsError;
 use cairn_common::extent::Extent;
-use cairn_common::ids::{ChunkId, Ino, SessionId};
+use cairn_common::ids::{ChunkId, Ino, PoolId, SessionId};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::master::{FileCommit, FileCompaction, Mutation, MutationReply, RenameMode, XattrMode};
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,7 +93,9 @@ impl Model {
                 node.base.ctime = now;
                 Ok(MutationReply::Done)
             }
-            Mutation::Commit { files, .. } => Ok(MutationReply::Committed(files.iter().map(|file| self.commit(file)).collect())),
+            Mutation::Commit { files, .. } | Mutation::CommitSynced { files, .. } => {
+                Ok(MutationReply::Committed(files.iter().map(|file| self.commit(file)).collect()))
+            }
             Mutation::PunchHole { ino, offset, bytes, extend } => {
                 let content = self.content(*ino)?;
                 let end = (offset + bytes) as usize;
@@ -113,6 +116,12 @@ impl Model {
                 Ok(MutationReply::Done)
             }
             Mutation::Compact { files, .. } => Ok(self.compact(files)),
+            Mutation::SetPolicy { ino, pool } => {
+                self.directory(*ino)?;
+                let base = &mut self.node(*ino).base;
+                (base.pool, base.ctime) = (*pool, now);
+                Ok(MutationReply::Inode(self.attributes(*ino)))
+            }
             Mutation::CopyRange { from, from_offset, to, to_offset, bytes } => self.copy(*from, *from_offset, *to, *to_offset, *bytes),
         }
     }
@@ -195,11 +204,18 @@ impl Model {
             btime: self.now,
             version: 0,
             has_xattrs: false,
+            pool: (new.kind == FileKind::Regular).then(|| self.policy(parent)).flatten(),
         };
         let mut node = Node::new(base, parent);
         node.target = new.symlink_target.clone();
         self.nodes.insert(ino, node);
         ino
+    }
+
+    /// Of the nearest directory that has one.
+    fn policy(&self, directory: Ino) -> Option<PoolId> {
+        let node = &self.nodes[&directory];
+        node.base.pool.or_else(|| if directory == Ino::ROOT { None } else { self.policy(node.parent) })
     }
 
     fn link(&mut self, ino: Ino, parent: Ino, name: &[u8]) -> Answer {
@@ -372,6 +388,10 @@ impl Model {
         if bytes > 0 {
             if from == to && from_offset < to_offset + bytes && to_offset < from_offset + bytes {
                 return Err(FsError::Invalid);
+            }
+            let pool = |ino: Ino| self.nodes[&ino].base.pool.unwrap_or(DEFAULT_POOL);
+            if pool(from) != pool(to) {
+                return Err(FsError::NotSupported);
             }
             let (from_offset, to_offset, count) = (from_offset as usize, to_offset as usize, bytes as usize);
             let content = self.content(to)?;

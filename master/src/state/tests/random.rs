@@ -10,8 +10,8 @@ use crate::state::read;
 use crate::store::tables::MemoryTables;
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, TimeChange};
 use cairn_common::error::FsError;
-use cairn_common::extent::Extent;
-use cairn_common::ids::{ChunkId, DirCookie, Ino, SessionId};
+use cairn_common::extent::{Extent, NewChunk};
+use cairn_common::ids::{ChunkId, DirCookie, Ino, PoolId, SessionId};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::master::{FileCommit, FileCompaction, MasterError, Mutation, MutationReply, RenameMode, XattrMode};
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
@@ -47,6 +47,7 @@ enum Action {
     Comeback { session: SessionId },
     Shrink { steps: u8 },
     ForgetChunks,
+    SetPolicy { ino: Pick, pool: u8 },
 }
 
 fn pick() -> impl Strategy<Value = Pick> {
@@ -97,6 +98,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => session.prop_map(|session| Action::Comeback { session }),
         1 => (0..3u8).prop_map(|steps| Action::Shrink { steps }),
         1 => Just(Action::ForgetChunks),
+        3 => (pick(), 0..5u8).prop_map(|(ino, pool)| Action::SetPolicy { ino, pool }),
     ]
 }
 
@@ -108,7 +110,12 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let world = World::new();
+        let mut world = World::new();
+        for name in ["a", "b", "c"] {
+            world.register(name, 2, &[("media", "ssd")]);
+        }
+        assert_eq!(world.create_pool("thin", "2+1", &[]), Ok(PoolId(2)));
+        assert_eq!(world.create_pool("fast", "1+2", &[("media", "ssd")]), Ok(PoolId(3)));
         let model = Model::new(world.attributes(Ino::ROOT));
         Self { world, model }
     }
@@ -162,6 +169,10 @@ impl Pair {
     fn compare(&mut self, mutation: Mutation, holders: &[SessionId]) {
         let command = self.world.command(mutation.clone(), holders);
         let outcome = self.world.apply(command.clone());
+        if let Outcome::Refused(MasterError::PutElsewhere { chunks }) = outcome {
+            assert!(!matches!(mutation, Mutation::CommitSynced { .. }), "it is told once: {mutation:?}");
+            return self.compare(self.put_elsewhere(mutation, &chunks), holders);
+        }
         // Time as the last step, the one that did it, had it.
         let mut expected = self.model.mutate(self.world.at, ALICE, holders, &mutation);
         let actual = match outcome.clone() {
@@ -179,6 +190,31 @@ impl Pair {
         let before = self.world.tables.clone();
         assert_eq!(self.world.apply(command), outcome);
         assert_eq!(self.world.tables, before);
+    }
+
+    /// The same with chunks that are elsewhere, and stable.
+    fn put_elsewhere(&self, mutation: Mutation, elsewhere: &[(ChunkId, PoolId)]) -> Mutation {
+        let renew = |mut chunks: Vec<NewChunk>| {
+            for (id, pool) in elsewhere {
+                *chunks.iter_mut().find(|chunk| chunk.info.id == *id).expect("it is of the commit") = self.world.new_chunk_in(*id, *pool);
+            }
+            chunks
+        };
+        match mutation {
+            Mutation::Commit { files, chunks } => Mutation::CommitSynced { files, chunks: renew(chunks) },
+            Mutation::Compact { files, chunks } => Mutation::Compact { files, chunks: renew(chunks) },
+            other => panic!("{other:?} puts nothing"),
+        }
+    }
+
+    /// The pool of a file, if it is there.
+    fn pool(&self, ino: Ino) -> PoolId {
+        self.model.kind(ino).and_then(|_| self.model.attributes(ino).pool).unwrap_or(read::DEFAULT_POOL)
+    }
+
+    /// Of these files' pools the one that protects best.
+    fn best_pool(&self, files: impl Iterator<Item = Ino>) -> PoolId {
+        files.map(|ino| self.pool(ino)).max_by_key(|pool| self.world.scheme(*pool).parity_shards()).unwrap_or(read::DEFAULT_POOL)
     }
 
     /// The machine may copy less than asked; then the model must not have copied more.
@@ -256,7 +292,12 @@ impl Pair {
                 let mut ids: Vec<_> = files.iter().flat_map(|file| &file.extents).map(|extent| extent.chunk).collect();
                 ids.sort();
                 ids.dedup();
-                Mutation::Commit { files, chunks: ids.into_iter().map(|id| self.world.new_chunk(id)).collect() }
+                let new_chunk = |id: ChunkId| {
+                    let users = files.iter().filter(|file| file.extents.iter().any(|extent| extent.chunk == id)).map(|file| file.ino);
+                    self.world.new_chunk_in(id, self.best_pool(users))
+                };
+                let chunks = ids.into_iter().map(new_chunk).collect();
+                Mutation::Commit { files, chunks }
             }
             Action::Punch { ino, offset, bytes, extend } => {
                 Mutation::PunchHole { ino: file(ino), offset: u64::from(*offset), bytes: u64::from(*bytes), extend: *extend }
@@ -268,6 +309,9 @@ impl Pair {
                 to_offset: u64::from(to.1),
                 bytes: u64::from(*bytes),
             },
+            Action::SetPolicy { ino, pool } => {
+                Mutation::SetPolicy { ino: directory(ino), pool: Some(PoolId(u32::from(*pool))).filter(|pool| (1..4).contains(&pool.0)) }
+            }
             Action::Compact { files, chunk } => self.compaction(files, chunk_id(10 + chunk)),
             Action::Close { .. } | Action::Comeback { .. } | Action::Shrink { .. } | Action::ForgetChunks => return None,
         };
@@ -297,7 +341,8 @@ impl Pair {
         };
         let files: Vec<FileCompaction> = drawn.iter().map(&mut file).collect();
         let is_used = files.iter().any(|file| !file.new.is_empty());
-        Mutation::Compact { files, chunks: is_used.then(|| self.world.new_chunk(chunk)).into_iter().collect() }
+        let pool = self.best_pool(files.iter().filter(|file| !file.new.is_empty()).map(|file| file.ino));
+        Mutation::Compact { files, chunks: is_used.then(|| self.world.new_chunk_in(chunk, pool)).into_iter().collect() }
     }
 
     /// Everything that can be read is as the model has it.
@@ -308,6 +353,7 @@ impl Pair {
             let attributes = self.world.attributes(*ino);
             let expected = self.model.attributes(*ino);
             assert_eq!(bare(attributes.clone()), expected);
+            self.check_protection(*ino, &attributes);
             match attributes.kind {
                 FileKind::Regular => assert_eq!(self.content(*ino, attributes.size), node.content),
                 FileKind::Symlink => assert_eq!(read::read_link(&self.world.tables, *ino).unwrap(), node.target),
@@ -325,6 +371,18 @@ impl Pair {
         for (ino, node) in &self.model.nodes {
             let mapped = node.content.iter().flatten().count() as u64;
             assert_eq!(self.world.attributes(*ino).allocated, mapped, "allocated of {ino}");
+        }
+    }
+
+    /// Whoever had stored the content before: it survives what the file's pool promises.
+    fn check_protection(&self, ino: Ino, attributes: &Attributes) {
+        if attributes.kind != FileKind::Regular {
+            return;
+        }
+        let wanted = self.world.scheme(attributes.pool.unwrap_or(read::DEFAULT_POOL)).parity_shards();
+        for chunk in read::extents(&self.world.tables, ino, 0, u64::MAX, 1000).unwrap().chunks {
+            assert!(self.world.scheme(chunk.pool).parity_shards() >= wanted, "{ino} of {:?} is in {chunk:?}", attributes.pool);
+            assert_eq!(chunk.scheme.parity_shards(), self.world.scheme(chunk.pool).parity_shards());
         }
     }
 

@@ -1,18 +1,19 @@
 //! A cluster in memory that commands are applied to, and shorthands for them.
 
 use crate::check::check;
-use crate::state::command::{Command, NewCluster, Stamped};
+use crate::state::command::{Command, NewCluster, NewPool, Stamped};
 use crate::state::outcome::Outcome;
 use crate::state::record::Rules;
 use crate::state::{apply, read};
 use crate::store::tables::{Batch, MemoryTables, Table};
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, Owner};
 use cairn_common::extent::{ChunkInfo, Extent, NewChunk, SlotMask};
-use cairn_common::ids::{ChunkId, Ino, LogIndex, MapEpoch, Sequence, SessionId};
+use cairn_common::ids::{ChunkId, Incarnation, Ino, LogIndex, MapEpoch, PoolId, Sequence, SessionId};
 use cairn_common::limits::DELETION_GRACE;
 use cairn_common::scheme::Scheme;
 use cairn_common::time::Timestamp;
-use cairn_common::wire::master::{FileCommit, MasterError, Mutation, MutationReply};
+use cairn_common::wire::master::{FileCommit, MasterError, Mutation, MutationReply, TargetAnnouncement};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Two sessions that every world has.
@@ -146,14 +147,46 @@ impl World {
     }
 
     pub fn new_chunk(&self, id: ChunkId) -> NewChunk {
-        let info = ChunkInfo {
-            id,
-            bytes: CHUNK_BYTES,
-            pool: read::DEFAULT_POOL,
-            scheme: Scheme::copies(2),
-            slots: SlotMask::from_slots([0, 2, 5]),
-        };
+        self.new_chunk_in(id, read::DEFAULT_POOL)
+    }
+
+    /// Copies, as many as the pool's scheme wants.
+    pub fn new_chunk_in(&self, id: ChunkId, pool: PoolId) -> NewChunk {
+        let parity = self.scheme(pool).parity_shards();
+        let slots = if pool == read::DEFAULT_POOL { SlotMask::from_slots([0, 2, 5]) } else { SlotMask::from_slots(0..=parity) };
+        let info = ChunkInfo { id, bytes: CHUNK_BYTES, pool, scheme: Scheme::copies(parity), slots };
         NewChunk { info, epoch: self.epoch(), ticket: self.at }
+    }
+
+    pub fn scheme(&self, pool: PoolId) -> Scheme {
+        read::pools(&self.tables).unwrap().into_iter().find(|(id, _)| *id == pool).expect("there is such a pool").1.scheme
+    }
+
+    /// A chunkserver with some disks and labels.
+    pub fn register(&mut self, name: &str, disks: u8, labels: &[(&str, &str)]) {
+        let targets = (0..disks).map(|disk| {
+            let mut uuid = [disk; 16];
+            uuid[..name.len()].copy_from_slice(name.as_bytes());
+            TargetAnnouncement { uuid, id: None, capacity_bytes: 1 << 30 }
+        });
+        let registered = self.apply(Command::RegisterServer {
+            name: name.to_owned(),
+            address: SocketAddr::from(([10, 0, 0, 1], 7450)),
+            incarnation: Incarnation(1),
+            labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            targets: targets.collect(),
+        });
+        assert!(matches!(registered, Outcome::Registered(_)), "{registered:?}");
+    }
+
+    pub fn create_pool(&mut self, name: &str, scheme: &str, labels: &[(&str, &str)]) -> Result<PoolId, MasterError> {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let new = NewPool { name: name.to_owned(), scheme: scheme.parse().unwrap(), labels, prefix_bits: 2, placement_seed: 7 };
+        match self.apply(Command::CreatePool(new)) {
+            Outcome::PoolCreated { pool } => Ok(pool),
+            Outcome::Refused(error) => Err(error),
+            other => panic!("a new pool came to {other:?}"),
+        }
     }
 
     pub fn epoch(&self) -> MapEpoch {
