@@ -70,6 +70,19 @@ impl OpenObject {
         Ok(Some(start..end.min(size)))
     }
 
+    /// All ranges that are no holes.
+    pub async fn data(&self) -> Result<Vec<Range<u64>>, Failure> {
+        let Attributes { allocated, size, .. } = self.attributes;
+        if allocated >= size {
+            return Ok(std::iter::once(0..size).collect());
+        }
+        let mut found: Vec<Range<u64>> = Vec::new();
+        while let Some(next) = self.next_data(found.last().map_or(0, |last| last.end)).await? {
+            found.push(next);
+        }
+        Ok(found)
+    }
+
     /// The first `bytes` bytes in order, some parts of them under way ahead.
     pub fn parts(&self, bytes: u64) -> impl Stream<Item = Result<Bytes, Failure>> + '_ {
         let end = self.attributes.size.min(bytes);

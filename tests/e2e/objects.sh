@@ -151,8 +151,27 @@ file=$(find "$WORK/tree" -name 'file *' -size +0 -print -quit); chmod 644 "$file
 head -c "$size" /dev/zero > "$file"; touch -d "$before" "$file"
 [ "$(cairn sync --json "$WORK/tree" cairn://t/tree | jq -s '.[-1].copied')" = 0 ] || fail "size and time are the same, and it was copied"
 [ "$(cairn sync --json --checksum "$WORK/tree" cairn://t/tree | jq -s '.[-1].copied')" = 1 ] || fail "--checksum did not see another content"
+say "attributes alone have changed"
+cairn sync -q cairn://t/tree "$WORK/down"
+updated() { cairn sync --json "$1" "$2" | jq -s '.[-1] | "\(.copied) \(.updated) \(.failed)"' -r; }
+xattr() { python3 -c 'import os, sys; exec(sys.argv[2])' "$@"; }
+xattr "$WORK/tree/big" 'os.setxattr(sys.argv[1], "user.colour", b"red"); os.setxattr(sys.argv[1], "user.new", b"1")'
+[ "$(updated "$WORK/tree" cairn://t/tree)" = "0 1 0" ] || fail "an extended attribute was not noticed on the way up"
+[ "$(updated cairn://t/tree "$WORK/down")" = "0 1 0" ] || fail "an extended attribute was not noticed on the way down"
+xattr "$WORK/tree/big" 'os.removexattr(sys.argv[1], "user.new")'; chmod 600 "$WORK/tree/new"
+[ "$(updated "$WORK/tree" cairn://t/tree)" = "0 2 0" ] || fail "a mode, or an extended attribute that has gone, was not noticed"
+[ "$(updated cairn://t/tree "$WORK/down")" = "0 2 0" ] || fail "a mode, or an extended attribute that has gone, was not noticed on the way down"
+xattr "$WORK/down/big" 'assert os.listxattr(sys.argv[1]) == ["user.colour"] and os.getxattr(sys.argv[1], "user.colour") == b"red"'
+[ "$(updated "$WORK/tree" cairn://t/tree)" = "0 0 0" ] || fail "nothing has changed"
 no_parts "$mount/t"; no_parts "$WORK/down"
 cairn rm -rqy cairn://t/across; cairn rm -rqy cairn://t/tree
+
+say "holes"
+truncate -s 1G "$WORK/sparse"; printf data | dd of="$WORK/sparse" bs=1M seek=700 conv=notrunc status=none
+cairn cp -q "$WORK/sparse" cairn://t/sparse; cairn cp -q cairn://t/sparse "$WORK/sparse.back"
+[ "$(stat -c %s "$WORK/sparse.back")" = $((1 << 30)) ] && [ "$(stat -c %b "$WORK/sparse.back")" -lt 256 ] || fail "$(stat "$WORK/sparse.back")"
+[ "$(stat -c %b "$mount/t/sparse")" -lt 256 ] || fail "$(stat "$mount/t/sparse")"
+cmp "$WORK/sparse" "$WORK/sparse.back"; rm "$WORK"/sparse*; cairn rm -q cairn://t/sparse
 
 say "$mib MiB, killed half way, up and down"
 random_file "$WORK/big" $((mib << 20)) objects

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,6 +178,92 @@ fn an_upload_whose_machine_dies_is_taken_up_again() {
         let back = work.path().join("back");
         transfer(&store, "cairn://b/long", &back.display().to_string(), Comparison::Never, options()).await;
         assert!(content(&back) == bytes, "the content differs");
+        store.fs.shutdown().await.expect("all is stored");
+    });
+}
+
+/// How much of a local file is stored.
+fn stored_bytes(path: &Path) -> u64 {
+    path.metadata().expect("there").blocks() * 512
+}
+
+#[test]
+fn holes_stay_holes_in_all_directions() {
+    live(2, |world| async move {
+        let cluster = SimCluster::start(world, Scheme::new(2, 1).expect("a scheme"), 3).await;
+        let store = store(&cluster, "user", 0).await;
+        store.make_bucket(&remote("cairn://b"), false).await.expect("a bucket");
+        let work = tempfile::tempdir().expect("a directory");
+        let file = |name: &str, size: u64, data: &[(u64, usize)]| {
+            let path = work.path().join(name);
+            let file = OpenOptions::new().write(true).create_new(true).open(&path).expect("made");
+            file.set_len(size).expect("long");
+            data.iter().for_each(|(at, bytes)| file.write_all_at(&noise(*bytes), *at).expect("written"));
+        };
+        let (kib, mib) = (1u64 << 10, 1u64 << 20);
+        file("long", 40 * mib + 5, &[(3 * mib, MIB), (11 * mib + 4 * kib, 8192), (11 * mib + 64 * kib, 4096), (20 * mib, 9 * MIB)]);
+        file("small", 600 * kib, &[(200 * kib, 4096)]);
+        file("nothing", 30 * mib, &[]);
+        file("little", 100 * kib, &[]);
+        let source = work.path().display().to_string();
+        let up = transfer(&store, &source, "cairn://b/up", Comparison::SizeAndTime, options()).await;
+        assert_eq!((up.0.copied, up.0.failed), (4, 0), "{:?}", up.1);
+        let across = transfer(&store, "cairn://b/up", "cairn://b/across", Comparison::SizeAndTime, options()).await;
+        assert_eq!((across.0.copied, across.0.failed), (4, 0), "{:?}", across.1);
+        for (name, most) in [("long", 10 * mib + 64 * kib), ("small", 4 * kib), ("nothing", 0), ("little", 0)] {
+            for place in ["up", "across"] {
+                let found = store.find(&remote(&format!("cairn://b/{place}/{name}")), Follow::Last).await.expect("there");
+                assert!(found.attributes.allocated <= most, "{place}/{name} takes {} of {most}", found.attributes.allocated);
+            }
+            let back = work.path().join(format!("{name}.back"));
+            let down =
+                transfer(&store, &format!("cairn://b/across/{name}"), &back.display().to_string(), Comparison::Never, options()).await;
+            assert_eq!((down.0.copied, down.0.failed), (1, 0), "{:?}", down.1);
+            assert!(content(&back) == content(&work.path().join(name)), "{name} differs");
+            assert!(stored_bytes(&back) <= most + 64 * kib, "{name} takes {} of {most} here", stored_bytes(&back));
+        }
+        store.fs.shutdown().await.expect("all is stored");
+    });
+}
+
+#[test]
+fn what_an_earlier_try_left_in_a_hole_goes() {
+    live(1, |world| async move {
+        let cluster = SimCluster::start(world, Scheme::new(2, 1).expect("a scheme"), 3).await;
+        let store = store(&cluster, "user", 0).await;
+        store.make_bucket(&remote("cairn://b"), false).await.expect("a bucket");
+        let work = tempfile::tempdir().expect("a directory");
+        let (full, sparse) = (work.path().join("f"), work.path().join("sparse"));
+        write(&full, &noise(12 * MIB));
+        let file = OpenOptions::new().write(true).create_new(true).open(&sparse).expect("made");
+        file.set_len(12 << 20).expect("long");
+        file.write_all_at(&noise(4 * MIB), 0).expect("written");
+        let at = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for path in [&full, &sparse] {
+            OpenOptions::new().write(true).open(path).and_then(|file| file.set_modified(at)).expect("dated");
+        }
+        // A copy of a file of the same name, length and time that does not come to its end.
+        let stop = Stop::default();
+        let heard = Arc::new(Heard::default());
+        let engine = Engine::new(&store, Options { bytes_per_second: Some(2 << 20), ..options() }, stop.clone(), heard);
+        let places = [Place::parse(full.as_os_str()).expect("a place")];
+        let target = Place::parse(OsStr::new("cairn://b/f")).expect("a place");
+        let rules = Rules { filter: Filter::default(), comparison: Comparison::Never, delete: false, keep_existing: false, links: true };
+        let routing = Routing { sources: &places, target: &target, recursive: false, follow: true, rules };
+        let routes = route(&store, &routing).await;
+        futures_util::future::join(engine.run(routes), async {
+            store.runtime.sleep(Duration::from_secs(5)).await;
+            stop.set();
+        })
+        .await;
+        assert!(matches!(names(&store, "cairn://b").await.as_slice(), [part] if part.ends_with(".cairn-part")));
+        let (counts, failed) = transfer(&store, &sparse.display().to_string(), "cairn://b/f", Comparison::Never, options()).await;
+        assert_eq!((counts.copied, failed), (1, Vec::new()));
+        let found = store.find(&remote("cairn://b/f"), Follow::Last).await.expect("there");
+        assert_eq!((found.attributes.size, found.attributes.allocated), (12 << 20, 4 << 20));
+        let back = work.path().join("back");
+        transfer(&store, "cairn://b/f", &back.display().to_string(), Comparison::Never, options()).await;
+        assert!(content(&back) == content(&sparse), "the content differs");
         store.fs.shutdown().await.expect("all is stored");
     });
 }

@@ -13,4 +13,4 @@ pub use names::{
 };
 pub use reading::Source;
 pub use writing::Unfinished;
-pub use xattrs::{read_xattrs, write_xattrs};
+pub use xattrs::{drop_xattrs, has_xattrs, read_xattrs, write_xattrs};

@@ -1,6 +1,7 @@
 //! Names of local files: listing, making, moving and removing them.
 
 use super::inode::inode_of;
+use super::xattrs::has_xattrs;
 use crate::transfer::{Entry, Traits};
 use cairn_common::attributes::FileKind;
 use cairn_common::time::Timestamp;
@@ -19,7 +20,11 @@ pub fn entries(directory: &Path) -> io::Result<Vec<Entry>> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let traits = match entry.metadata() {
-            Ok(metadata) => inode_of(&metadata),
+            Ok(metadata) => {
+                let traits = inode_of(&metadata);
+                let may_have_xattrs = traits.kind != FileKind::Symlink && has_xattrs(&entry.path());
+                Traits { may_have_xattrs, ..traits }
+            }
             // Removed since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),

@@ -2,10 +2,16 @@
 
 use super::names::rename;
 use crate::failure::{At, Failure, Reason};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Removed when dropped, unless it was finished or is to be kept.
 #[derive(Debug)]
@@ -42,6 +48,19 @@ impl Unfinished {
                 Reason::Mismatch("this machine's disk gave back other bytes than were written".to_owned()),
             ))
         }
+    }
+
+    /// Makes a range a hole, which an earlier try may have filled with something else.
+    pub fn clear(&self, range: Range<u64>) -> Result<(), Failure> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, flags, range.start, range.end - range.start) {
+            Err(Errno::OPNOTSUPP) => {}
+            outcome => return outcome.map_err(io::Error::from).at(self.path.display()),
+        }
+        for start in range.clone().step_by(ZEROS.len()) {
+            self.write(start, &ZEROS[..ZEROS.len().min((range.end - start) as usize)])?;
+        }
+        Ok(())
     }
 
     pub fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, Failure> {
@@ -108,6 +127,9 @@ mod tests {
         assert!(second.is_resumed);
         assert_eq!(second.read(0, 8).unwrap(), b"\0\0\0\x005678");
         second.write(0, b"1234").unwrap();
+        second.clear(5..7).unwrap();
+        assert_eq!(second.read(0, 8).unwrap(), b"12345\0\08");
+        second.write(5, b"67").unwrap();
         assert!(second.finish(&path, false).unwrap());
         drop(second);
         assert_eq!(std::io::read_to_string(OpenOptions::new().read(true).open(&path).unwrap()).unwrap(), "12345678");

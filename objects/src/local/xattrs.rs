@@ -1,7 +1,7 @@
 //! Extended attributes of local files: those of users, the only ones that mean the same elsewhere.
 
 use crate::failure::{At, Failure};
-use rustix::fs::{XattrFlags, lgetxattr, llistxattr, lsetxattr};
+use rustix::fs::{XattrFlags, lgetxattr, llistxattr, llistxattr_query, lremovexattr, lsetxattr};
 use rustix::io::Errno;
 use std::path::Path;
 
@@ -35,6 +35,20 @@ pub fn read_xattrs(path: &Path) -> Result<Xattrs, Failure> {
         found.push((name.to_vec(), value));
     }
     Ok(found)
+}
+
+/// Whether there are any at all; it costs one call.
+pub fn has_xattrs(path: &Path) -> bool {
+    // Whoever can't tell is asked again, and then told why.
+    !matches!(llistxattr_query(path), Ok(0) | Err(Errno::OPNOTSUPP))
+}
+
+/// Removes those that are not `wanted`.
+pub fn drop_xattrs(path: &Path, wanted: &Xattrs) -> Result<(), Failure> {
+    for (name, _) in read_xattrs(path)?.iter().filter(|(name, _)| !wanted.iter().any(|(wanted, _)| wanted == name)) {
+        lremovexattr(path, name.as_slice()).at(path.display())?;
+    }
+    Ok(())
 }
 
 pub fn write_xattrs(path: &Path, xattrs: &Xattrs) -> Result<(), Failure> {

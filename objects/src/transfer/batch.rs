@@ -15,13 +15,14 @@ use super::watch::Deed;
 use crate::failure::{At, Failure, Reason};
 use crate::local;
 use bytes::Bytes;
-use cairn_client::{Handle, OpenFlags};
+use cairn_client::{AllocateMode, Handle, OpenFlags};
 use cairn_common::attributes::{AttributeChange, FileKind, NewInode, TimeChange};
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
 use cairn_common::time::Timestamp;
 use futures_util::future::{join_all, join4};
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -77,6 +78,8 @@ impl Batch {
 /// The content of a small file, read at once.
 struct Content {
     bytes: Vec<u8>,
+    /// What of it is no hole.
+    data: Vec<Range<u64>>,
     traits: Traits,
 }
 
@@ -85,9 +88,9 @@ fn read_small(path: &Path) -> Result<Content, Failure> {
     if source.traits.size > SMALL_BYTES_MAX {
         return Err(Failure::new(path.display(), Reason::Changed));
     }
-    let bytes = source.read(0, source.traits.size as usize)?;
+    let (bytes, data) = (source.read(0, source.traits.size as usize)?, source.data(0..source.traits.size)?);
     source.check_unchanged()?;
-    Ok(Content { bytes, traits: source.traits })
+    Ok(Content { bytes, data, traits: source.traits })
 }
 
 /// A file without a name, with its content written and not flushed.
@@ -97,6 +100,7 @@ struct Draft<'a> {
     ino: Ino,
     handle: Handle,
     bytes: Vec<u8>,
+    data: Vec<Range<u64>>,
 }
 
 impl Drop for Draft<'_> {
@@ -130,7 +134,7 @@ impl Engine {
     }
 
     async fn draft(&self, job: &Job, content: Result<Content, Failure>) -> Result<Draft<'_>, Failure> {
-        let Content { bytes, traits } = content?;
+        let Content { bytes, data, traits } = content?;
         let (store, path) = (&self.store, &job.target);
         self.stop.check(path)?;
         self.pace.take(traits.size).await;
@@ -139,14 +143,12 @@ impl Engine {
         let inode = store.caller.new_inode(FileKind::Regular, mode);
         let (_, opened) = store.fs.create_unnamed(seat.directory.ino, inode, OpenFlags::READ_WRITE).await.at(path)?;
         let (ino, handle) = (opened.attributes.ino, opened.handle);
-        let draft = Draft { engine: self, seat, ino, handle, bytes };
+        let draft = Draft { engine: self, seat, ino, handle, bytes, data };
         if self.options.preserve {
             let xattrs = xattrs_of(store, &job.source, &traits).await?;
             set_remote_xattrs(store, path, ino, &xattrs).await?;
         }
-        if !draft.bytes.is_empty() {
-            store.fs.write(handle, 0, &draft.bytes).await.at(path)?;
-        }
+        draft.write().await.at(path)?;
         if self.options.preserve {
             draft.set_time(traits.mtime).await?;
         }
@@ -190,11 +192,12 @@ impl Engine {
             return Err(Failure::new(path, Reason::Changed));
         }
         let bytes = object.read(0, traits.size).await?;
+        let data = object.data().await?;
         let xattrs = if self.options.preserve { xattrs_of(&self.store, &job.source, &traits).await? } else { Vec::new() };
         let mode = self.store.caller.mode_of_copy(traits.mode, traits.uid, self.options.preserve);
         let mtime = self.options.preserve.then_some(traits.mtime);
         let part = passing_name(target.file_name().unwrap_or_default().as_bytes(), self.store.runtime.random_u64());
-        Ok(Arrived { part: target.with_file_name(OsStr::from_bytes(&part)), target, bytes, traits, mode, mtime, xattrs })
+        Ok(Arrived { part: target.with_file_name(OsStr::from_bytes(&part)), target, bytes, data, traits, mode, mtime, xattrs })
     }
 
     // ---- the rest
@@ -246,10 +249,22 @@ impl Engine {
 }
 
 impl Draft<'_> {
+    /// All but the holes.
+    async fn write(&self) -> Result<(), FsError> {
+        let (fs, len) = (&self.engine.store.fs, self.bytes.len() as u64);
+        for range in &self.data {
+            fs.write(self.handle, range.start, &self.bytes[range.start as usize..range.end as usize]).await?;
+        }
+        match self.data.last().map_or(0, |last| last.end) < len {
+            true => fs.allocate(self.handle, AllocateMode::Extend, 0, len).await,
+            false => Ok(()),
+        }
+    }
+
     /// The time goes with the commit of the content; without content there is none.
     async fn set_time(&self, mtime: Timestamp) -> Result<(), Failure> {
         let fs = &self.engine.store.fs;
-        if !self.bytes.is_empty() {
+        if !self.data.is_empty() {
             return fs.stamp(self.handle, mtime).at(&self.seat.path);
         }
         let change = AttributeChange { mtime: Some(TimeChange::At(mtime)), ..AttributeChange::default() };
@@ -279,6 +294,8 @@ struct Arrived {
     part: PathBuf,
     target: PathBuf,
     bytes: Bytes,
+    /// What of it is no hole.
+    data: Vec<Range<u64>>,
     traits: Traits,
     mode: u16,
     mtime: Option<Timestamp>,
@@ -288,7 +305,9 @@ struct Arrived {
 impl Arrived {
     fn write(self, replace: bool, sync: bool) -> Result<Deed, Failure> {
         let unfinished = local::Unfinished::open(self.part, self.bytes.len() as u64, false)?;
-        unfinished.write(0, &self.bytes)?;
+        for range in &self.data {
+            unfinished.write(range.start, &self.bytes[range.start as usize..range.end as usize])?;
+        }
         finish_local(
             &unfinished,
             &self.target,

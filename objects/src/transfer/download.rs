@@ -1,4 +1,4 @@
-//! Long files on their way down: ranges side by side into a file of another name.
+//! Long files on their way down: ranges side by side into a file of another name. Holes stay holes.
 
 use super::batch::{Finish, finish_local, local_path};
 use super::content_map::ContentMap;
@@ -25,8 +25,8 @@ struct Download<'a> {
     engine: &'a Engine,
     object: OpenObject,
     unfinished: Arc<Unfinished>,
-    /// What an earlier try may have brought.
-    known: ContentMap,
+    /// Of a file that may have holes, or of which an earlier try may have brought something; else it does not matter where its chunks are.
+    map: Option<ContentMap>,
     ticket: Ticket,
 }
 
@@ -44,11 +44,12 @@ impl Engine {
         let part = target.with_file_name(OsStr::from_bytes(&resumable_name(target.file_name().unwrap_or_default().as_bytes(), &traits)));
         let size = traits.size;
         let unfinished = Arc::new(self.store.runtime.blocking(move || Unfinished::open(part, size, true)).await?);
-        let known = match unfinished.is_resumed {
-            true => ContentMap::fetch(&self.store, path, ino, size).await?,
-            false => ContentMap::default(),
+        let may_have_holes = object.attributes.allocated < size;
+        let map = match unfinished.is_resumed || may_have_holes {
+            true => Some(ContentMap::fetch(&self.store, path, ino, size).await?),
+            false => None,
         };
-        let download = Download { engine: self, object, unfinished: Arc::clone(&unfinished), known, ticket };
+        let download = Download { engine: self, object, unfinished: Arc::clone(&unfinished), map, ticket };
         match download.fill_and_name(job, traits, &target).await {
             Err(failure) if failure.reason.may_pass() => {
                 unfinished.keep();
@@ -66,7 +67,7 @@ impl Download<'_> {
         let step = store.fs.chunk_bytes_max(self.object.attributes.ino) as u64;
         let size = traits.size;
         let ranges = (0..size.div_ceil(step)).map(|part| part * step..size.min((part + 1) * step));
-        let fetches = stream::iter(ranges).map(|range| self.fetch(range)).buffer_unordered(engine.options.jobs);
+        let fetches = stream::iter(ranges).map(|range| self.fetch_window(range)).buffer_unordered(engine.options.jobs);
         fetches.try_collect::<()>().await?;
         // Ranges that were read at different times belong together only if nobody wrote meanwhile.
         let now = Traits::from(&store.open_inode(&self.object.path, self.object.attributes.ino).await?.attributes);
@@ -87,6 +88,29 @@ impl Download<'_> {
         store.runtime.blocking(move || finish_local(&unfinished, &target, &finish)).await
     }
 
+    /// The parts of a window that are no holes.
+    async fn fetch_window(&self, window: Range<u64>) -> Result<(), Failure> {
+        let parts = self.map.as_ref().map_or_else(|| vec![window.clone()], |map| map.data(&window));
+        let mut end = window.start;
+        for part in parts {
+            self.skip(end..part.start).await?;
+            end = part.end;
+            self.fetch(part).await?;
+        }
+        self.skip(end..window.end).await?;
+        self.engine.watch.moved(Some(self.ticket), window.end - window.start);
+        Ok(())
+    }
+
+    /// Leaves a hole; an earlier try may have written there.
+    async fn skip(&self, hole: Range<u64>) -> Result<(), Failure> {
+        if hole.is_empty() || !self.unfinished.is_resumed {
+            return Ok(());
+        }
+        let unfinished = Arc::clone(&self.unfinished);
+        self.engine.store.runtime.blocking(move || unfinished.clear(hole)).await
+    }
+
     async fn fetch(&self, range: Range<u64>) -> Result<(), Failure> {
         let engine = self.engine;
         engine.stop.check(&self.object.path)?;
@@ -102,13 +126,13 @@ impl Download<'_> {
             let unfinished = Arc::clone(&self.unfinished);
             engine.store.runtime.blocking(move || unfinished.write(range.start, &bytes)).await?;
         }
-        engine.watch.moved(Some(self.ticket), len);
         Ok(())
     }
 
     /// Whether an earlier try has brought a range: by its hash.
     async fn is_there(&self, range: &Range<u64>) -> Result<bool, Failure> {
-        let Some(chunk) = self.known.whole_chunk(range) else { return Ok(false) };
+        let chunk = self.map.as_ref().filter(|_| self.unfinished.is_resumed).and_then(|map| map.whole_chunk(range));
+        let Some(chunk) = chunk else { return Ok(false) };
         let (unfinished, range) = (Arc::clone(&self.unfinished), range.clone());
         let read =
             move || unfinished.read(range.start, (range.end - range.start) as usize).map(|bytes| ChunkId(*blake3::hash(&bytes).as_bytes()));

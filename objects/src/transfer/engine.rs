@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use super::pace::Pace;
 use super::plan::{Job, Step};
-use super::preserve::set_traits;
+use super::preserve::{set_traits, xattrs_of};
 use super::publish::Seat;
 use super::route::Route;
 use super::spot::{Spot, traits_of};
@@ -14,7 +14,7 @@ use crate::failure::{At, Failure, Reason};
 use crate::local;
 use crate::place::RemotePath;
 use crate::store::{Follow, Store};
-use cairn_common::attributes::Attributes;
+use cairn_common::attributes::{Attributes, FileKind};
 use cairn_common::error::FsError;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -189,6 +189,7 @@ impl Engine {
             }
             Step::Remove { target, traits } => deferred.removals.push((target, traits)),
             Step::Link { first, job } => deferred.links.push((first, job)),
+            Step::CompareXattrs { job, present } => return Some(Box::pin(self.update_if_different(job, present))),
             Step::Copy { job, compare: Some(present) } => return Some(Box::pin(self.copy_if_different(job, present))),
             Step::Copy { job, compare: None } if self.options.dry_run => self.told(Deed::Copied, &job),
             Step::Update(job) if self.options.dry_run => self.told(Deed::Updated, &job),
@@ -207,6 +208,7 @@ impl Engine {
                 true => self.told(Deed::Updated, &job),
                 false => self.update(job).await,
             },
+            Ok(true) if self.may_differ_in_xattrs(&job, &present) => self.update_if_different(job, present).await,
             Ok(true) => self.sums.count(|counts| counts.unchanged += 1),
             Ok(false) if self.options.dry_run => self.told(Deed::Copied, &job),
             Ok(false) => {
@@ -223,8 +225,31 @@ impl Engine {
     /// Whether a copy with the right content should get another mode or time.
     pub(super) fn differs_in_traits(&self, job: &Job, present: &Traits) -> bool {
         let mode = self.store.caller.mode_of_copy(job.traits.mode, job.traits.uid, true);
-        let is_link = job.traits.kind == cairn_common::attributes::FileKind::Symlink;
+        let is_link = job.traits.kind == FileKind::Symlink;
         self.options.preserve && (!job.traits.is_as_old_as(present) || (!is_link && mode != present.mode))
+    }
+
+    pub(super) fn may_differ_in_xattrs(&self, job: &Job, present: &Traits) -> bool {
+        self.options.preserve && job.traits.kind == FileKind::Regular && (job.traits.may_have_xattrs || present.may_have_xattrs)
+    }
+
+    /// Of a copy that is right in all but, perhaps, its extended attributes.
+    async fn update_if_different(&self, job: Job, present: Traits) {
+        let (wanted, there) =
+            futures_util::future::join(xattrs_of(&self.store, &job.source, &job.traits), xattrs_of(&self.store, &job.target, &present))
+                .await;
+        let is_same = wanted.and_then(|mut wanted| {
+            let mut there = there?;
+            wanted.sort();
+            there.sort();
+            Ok(wanted == there)
+        });
+        match is_same {
+            Ok(true) => self.sums.count(|counts| counts.unchanged += 1),
+            Ok(false) if self.options.dry_run => self.told(Deed::Updated, &job),
+            Ok(false) => self.update(job).await,
+            Err(failure) => self.failed(failure),
+        }
     }
 
     pub(super) async fn update(&self, job: Job) {

@@ -59,6 +59,11 @@ pub enum Step {
     },
     /// The content is right, mode or time are not.
     Update(Job),
+    /// Content, mode and time are right; extended attributes may not be.
+    CompareXattrs {
+        job: Job,
+        present: Traits,
+    },
     /// A further name of a file whose copy is `first`.
     Link {
         first: Spot,
@@ -203,6 +208,7 @@ impl<'a> Tour<'a> {
                 Step::Copy { job, compare: Some(present) }
             }
             Some(present) if self.engine.differs_in_traits(&job, &present) => Step::Update(job),
+            Some(present) if self.engine.may_differ_in_xattrs(&job, &present) => Step::CompareXattrs { job, present },
             Some(_) => Step::Unchanged,
             None => Step::Copy { job, compare: None },
         };

@@ -36,6 +36,15 @@ pub async fn xattrs_of(store: &Store, spot: &Spot, traits: &Traits) -> Result<Xa
     }
 }
 
+/// Those that the source does not have go.
+async fn drop_remote_xattrs(store: &Store, object: &Spot, ino: Ino, wanted: &Xattrs) -> Result<(), Failure> {
+    let names = store.fs.list_xattr(ino).await.at(object)?;
+    for name in names.iter().filter(|name| name.starts_with(b"user.") && !wanted.iter().any(|(wanted, _)| wanted == *name)) {
+        store.fs.remove_xattr(ino, name).await.at(object)?;
+    }
+    Ok(())
+}
+
 pub async fn set_remote_xattrs(store: &Store, object: &Spot, ino: Ino, xattrs: &Xattrs) -> Result<(), Failure> {
     for (name, value) in xattrs {
         store.fs.set_xattr(ino, name, value, XattrMode::Set).await.at(object)?;
@@ -43,7 +52,7 @@ pub async fn set_remote_xattrs(store: &Store, object: &Spot, ino: Ino, xattrs: &
     Ok(())
 }
 
-/// Sets mode and time of what is at a spot as they are at the source.
+/// Sets mode, time and extended attributes of what is at a spot as they are at the source.
 pub async fn set_traits(store: &Store, source: &Spot, traits: &Traits, target: &Spot) -> Result<(), Failure> {
     let xattrs = xattrs_of(store, source, traits).await?;
     let mode = store.caller.mode_of_copy(traits.mode, traits.uid, true);
@@ -51,6 +60,9 @@ pub async fn set_traits(store: &Store, source: &Spot, traits: &Traits, target: &
         Spot::Remote(path) => {
             let found = store.find(path, Follow::AllButLast).await?;
             store.check_owner(path, &found.attributes)?;
+            if found.attributes.has_xattrs {
+                drop_remote_xattrs(store, target, found.ino(), &xattrs).await?;
+            }
             set_remote_xattrs(store, target, found.ino(), &xattrs).await?;
             let mode = (traits.kind != FileKind::Symlink).then_some(mode);
             let change = AttributeChange { mode, mtime: Some(TimeChange::At(traits.mtime)), ..AttributeChange::default() };
@@ -59,6 +71,9 @@ pub async fn set_traits(store: &Store, source: &Spot, traits: &Traits, target: &
         Spot::Local(path) => {
             let (path, traits) = (path.clone(), traits.clone());
             let set = move || {
+                if traits.kind != FileKind::Symlink {
+                    local::drop_xattrs(&path, &xattrs)?;
+                }
                 local::write_xattrs(&path, &xattrs)?;
                 local::set_mode(&path, &traits, mode).and_then(|()| local::set_times(&path, traits.mtime)).at(path.display())
             };

@@ -1,5 +1,5 @@
 //! Long files on their way up: read and hashed ahead, written in order, so that each part becomes a chunk of its own whose id is the hash that
-//! was read; put by the client many at a time.
+//! was read; put by the client many at a time. Holes stay holes.
 
 use super::content_map::{ContentMap, Expected};
 use super::engine::Engine;
@@ -10,7 +10,7 @@ use super::publish::Seat;
 use super::watch::{Deed, Ticket};
 use crate::failure::{At, Failure, Reason};
 use crate::local::Source;
-use cairn_client::{Handle, OpenFlags};
+use cairn_client::{AllocateMode, Handle, OpenFlags};
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, TimeChange};
 use cairn_common::ids::{ChunkId, Ino};
 use futures_util::stream::{self, StreamExt};
@@ -18,8 +18,8 @@ use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Parts read and hashed ahead of the one that is being written.
-const PARTS_AHEAD: usize = 3;
+/// Windows read and hashed ahead of the one that is being written.
+const WINDOWS_AHEAD: usize = 3;
 
 /// A part of a file, and its hash.
 struct Part {
@@ -94,7 +94,7 @@ impl Engine {
         let (attributes, opened) = made.at(&job.target)?;
         let upload = Upload { engine: self, job, seat, handle: opened.handle, attributes, ticket };
         let expected = upload.fill_from_stream().await?;
-        upload.verify(&expected).await?;
+        upload.verify(&expected, expected.end()).await?;
         let is_named = upload.seat.name_unnamed(&self.store, upload.ino()).await?;
         Ok(if is_named { Deed::Copied } else { Deed::Kept })
     }
@@ -111,7 +111,7 @@ impl Upload<'_> {
         let expected = self.fill(source).await?;
         let unchanged = Arc::clone(source);
         store.runtime.blocking(move || unchanged.check_unchanged()).await?;
-        self.verify(&expected).await?;
+        self.verify(&expected, source.traits.size).await?;
         let preserve = engine.options.preserve;
         if preserve {
             let xattrs = xattrs_of(store, &self.job.source, &source.traits).await?;
@@ -136,30 +136,51 @@ impl Upload<'_> {
             _ => ContentMap::fetch(store, &self.seat.path, self.ino(), size).await?,
         };
         let step = store.fs.chunk_bytes_max(self.ino()) as u64;
-        let ranges = (0..size.div_ceil(step)).map(|part| part * step..size.min((part + 1) * step));
-        let mut parts = stream::iter(ranges).map(|range| self.read_part(source, range)).buffered(PARTS_AHEAD);
+        let windows = (0..size.div_ceil(step)).map(|part| part * step..size.min((part + 1) * step));
+        let mut windows = stream::iter(windows).map(|window| self.read_window(source, window)).buffered(WINDOWS_AHEAD);
         let mut expected = Expected::default();
-        while let Some(part) = parts.next().await {
-            let Part { range, hash, bytes } = part?;
-            engine.stop.check(&self.job.target)?;
-            let len = range.end - range.start;
-            expected.push(range.clone(), hash);
-            if known.whole_chunk(&range) == Some(hash) {
-                engine.sums.count(|counts| counts.resumed_bytes += len);
-            } else {
-                engine.pace.take(len).await;
-                self.write(range.start, bytes).await?;
+        while let Some(window) = windows.next().await {
+            let (window, parts) = window?;
+            for Part { range, hash, bytes } in parts {
+                engine.stop.check(&self.job.target)?;
+                self.skip(&known, expected.end()..range.start).await?;
+                let len = range.end - range.start;
+                expected.push(range.clone(), hash);
+                if known.whole_chunk(&range) == Some(hash) {
+                    engine.sums.count(|counts| counts.resumed_bytes += len);
+                } else {
+                    engine.pace.take(len).await;
+                    self.write(range.start, bytes).await?;
+                }
             }
-            engine.watch.moved(Some(self.ticket), len);
+            engine.watch.moved(Some(self.ticket), window.end - window.start);
+        }
+        if expected.end() < size {
+            self.skip(&known, expected.end()..size).await?;
+            store.fs.allocate(self.handle, AllocateMode::Extend, 0, size).await.at(&self.job.target)?;
         }
         Ok(expected)
     }
 
-    async fn read_part(&self, source: &Arc<Source>, range: Range<u64>) -> Result<Part, Failure> {
+    /// Leaves a hole; an earlier try with another source may have written there.
+    async fn skip(&self, known: &ContentMap, hole: Range<u64>) -> Result<(), Failure> {
+        if known.data(&hole).is_empty() {
+            return Ok(());
+        }
+        let len = hole.end - hole.start;
+        self.engine.store.fs.allocate(self.handle, AllocateMode::PunchHole, hole.start, len).await.at(&self.job.target)
+    }
+
+    /// The parts of a window that are no holes.
+    async fn read_window(&self, source: &Arc<Source>, window: Range<u64>) -> Result<(Range<u64>, Vec<Part>), Failure> {
         let source = Arc::clone(source);
         let read = move || {
-            let bytes = source.read(range.start, (range.end - range.start) as usize)?;
-            Ok(Part { range, hash: ChunkId(*blake3::hash(&bytes).as_bytes()), bytes })
+            let part = |range: Range<u64>| {
+                let bytes = source.read(range.start, (range.end - range.start) as usize)?;
+                Ok(Part { range, hash: ChunkId(*blake3::hash(&bytes).as_bytes()), bytes })
+            };
+            let parts = source.data(window.clone())?.into_iter().map(part).collect::<Result<_, Failure>>()?;
+            Ok((window, parts))
         };
         self.engine.store.runtime.blocking(read).await
     }
@@ -206,9 +227,9 @@ impl Upload<'_> {
         .at(&self.job.target)
     }
 
-    async fn verify(&self, expected: &Expected) -> Result<(), Failure> {
+    async fn verify(&self, expected: &Expected, size: u64) -> Result<(), Failure> {
         let store = &self.engine.store;
         store.fs.flush(self.handle).await.at(&self.job.target)?;
-        expected.verify(store, &self.seat.path, self.ino(), self.handle).await
+        expected.verify(store, &self.seat.path, self.ino(), self.handle, size).await
     }
 }

@@ -223,6 +223,41 @@ impl FakeMaster {
         assert!(held >= needed, "{chunk:?} is committed with {held} stored shards");
     }
 
+    async fn take(
+        &self,
+        files: Vec<FileCommit>,
+        chunks: Vec<NewChunk>,
+        durable: bool,
+    ) -> Result<Vec<Result<Attributes, FsError>>, CommitError> {
+        self.delay().await;
+        {
+            let mut faults = self.faults.lock();
+            if let Some(error) = faults.fail_commits {
+                return Err(CommitError::Fs(error));
+            }
+            if faults.put_again > 0 || chunks.iter().any(|chunk| chunk.epoch < faults.refused_below) {
+                faults.put_again = faults.put_again.saturating_sub(1);
+                return Err(CommitError::PutAgain);
+            }
+        }
+        let results = self.apply(&files, &chunks);
+        {
+            let mut requests = self.requests.lock();
+            requests.commits += 1;
+            requests.durable_commits += u64::from(durable);
+            requests.committed_extents += files.iter().map(|file| file.extents.len() as u64).sum::<u64>();
+        }
+        if durable {
+            self.sync_now();
+        }
+        self.delay().await;
+        if std::mem::take(&mut self.faults.lock().session_ends_after_commit) {
+            self.end_session();
+            return Err(CommitError::SessionGone);
+        }
+        Ok(results)
+    }
+
     fn apply(&self, files: &[FileCommit], chunks: &[NewChunk]) -> Vec<Result<Attributes, FsError>> {
         chunks.iter().for_each(|chunk| self.check_stored(&chunk.info));
         let mut state = self.state.lock();
@@ -321,36 +356,11 @@ impl Metadata for FakeMaster {
         _: SessionId,
     ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>> {
         Box::pin(async move {
-            self.delay().await;
-            {
-                let mut faults = self.faults.lock();
-                if let Some(error) = faults.fail_commits {
-                    return Err(CommitError::Fs(error));
-                }
-                if faults.put_again > 0 || chunks.iter().any(|chunk| chunk.epoch < faults.refused_below) {
-                    faults.put_again = faults.put_again.saturating_sub(1);
-                    return Err(CommitError::PutAgain);
-                }
-                if let Some(pool) = faults.elsewhere.filter(|pool| chunks.iter().any(|chunk| chunk.info.pool != *pool)) {
-                    return Err(CommitError::PutElsewhere(chunks.iter().map(|chunk| (chunk.info.id, pool)).collect()));
-                }
+            let elsewhere = self.faults.lock().elsewhere.filter(|_| !chunks.is_empty());
+            match elsewhere {
+                Some(pool) => Err(CommitError::PutElsewhere(chunks.iter().map(|chunk| (chunk.info.id, pool)).collect())),
+                None => self.take(files, chunks, durable).await,
             }
-            let results = self.apply(&files, &chunks);
-            {
-                let mut requests = self.requests.lock();
-                requests.commits += 1;
-                requests.durable_commits += u64::from(durable);
-                requests.committed_extents += files.iter().map(|file| file.extents.len() as u64).sum::<u64>();
-            }
-            if durable {
-                self.sync_now();
-            }
-            self.delay().await;
-            if std::mem::take(&mut self.faults.lock().session_ends_after_commit) {
-                self.end_session();
-                return Err(CommitError::SessionGone);
-            }
-            Ok(results)
         })
     }
 
@@ -359,7 +369,7 @@ impl Metadata for FakeMaster {
         files: Vec<FileCommit>,
         chunks: Vec<NewChunk>,
         durable: bool,
-        session: SessionId,
+        _: SessionId,
     ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>> {
         let map = self.targets.map();
         for info in chunks.iter().map(|chunk| &chunk.info) {
@@ -370,7 +380,7 @@ impl Metadata for FakeMaster {
                 assert!(is_stable || !info.scheme.layout(info.bytes).is_stored(index), "{key:?} is not stable");
             }
         }
-        self.commit(files, chunks, durable, session)
+        Box::pin(self.take(files, chunks, durable))
     }
 
     fn compaction_work(&self, done: bool) -> BoxFuture<'_, Result<Option<CompactionWork>, FsError>> {
