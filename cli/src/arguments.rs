@@ -128,6 +128,10 @@ pub struct Up {
     /// Address of the master, so that other machines or mounts can reach it.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
+    /// Show metrics over HTTP, for Prometheus: PORT (on this machine alone), or IP:PORT. It is the master's; the chunkservers have the ports after it,
+    /// and the mount the one after theirs. They need no password. Port 0: any free ones; the log (-v) says which.
+    #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
+    pub metrics: Option<SocketAddr>,
     /// Mount options, as for `cairn mount`.
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<String>,

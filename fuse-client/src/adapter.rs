@@ -129,9 +129,9 @@ fn made_answer(reply: ReplyEntry, parent: Ino, name: Vec<u8>) -> impl Answer<Att
 }
 
 /// The same for what has changed an inode.
-fn changed_answer(reply: ReplyAttr, number: INodeNo) -> impl Answer<Attributes> {
+fn changed_answer(reply: ReplyAttr) -> impl Answer<Attributes> {
     move |_: &FileSystem, result: Result<Attributes, FsError>| match result {
-        Ok(attributes) => reply.attr(&Duration::ZERO, &fuser::FileAttr { ino: number, ..file_attr(&attributes) }),
+        Ok(attributes) => reply.attr(&Duration::ZERO, &file_attr(&attributes)),
         Err(error) => reply.error(errno(error)),
     }
 }
@@ -154,11 +154,12 @@ fn reply_found(fs: &FileSystem, reply: ReplyEntry, parent: Ino, name: &[u8], att
     reply.entry_with_ttls(&inode.ttl, &name_ttl, &file_attr(attributes), GENERATION);
 }
 
-fn reply_attr(fs: &FileSystem, reply: ReplyAttr, result: Result<Attributes, FsError>, number: INodeNo) {
+/// Also of the top of a mounted subdirectory, which the kernel calls inode 1, `stat` shows the inode's own number.
+fn reply_attr(fs: &FileSystem, reply: ReplyAttr, result: Result<Attributes, FsError>) {
     match result {
         Ok(attributes) => {
             let telling = fs.telling_attributes(&attributes);
-            reply.attr(&telling.ttl, &fuser::FileAttr { ino: number, ..file_attr(&attributes) });
+            reply.attr(&telling.ttl, &file_attr(&attributes));
         }
         Err(error) => reply.error(errno(error)),
     }
@@ -296,12 +297,12 @@ impl Filesystem for Adapter {
         let begun = self.runtime.now();
         if let Some(attributes) = self.fs.try_attributes(ino) {
             self.kernel.note_question(ino, begun);
-            reply_attr(&self.fs, reply, Ok(attributes), number);
+            reply_attr(&self.fs, reply, Ok(attributes));
             return self.note(Operation::Getattr, begun);
         }
         let question = self.kernel.question(ino);
         let answer = move |fs: &FileSystem, result| {
-            reply_attr(fs, reply, result, number);
+            reply_attr(fs, reply, result);
             drop(question);
         };
         self.start("getattr", self.question(request), move |fs| async move { fs.attributes(ino).await }, answer);
@@ -336,7 +337,7 @@ impl Filesystem for Adapter {
         };
         let ino = self.ino(number);
         let handle = handle.map(|handle| Handle(handle.0));
-        let answer = changed_answer(reply, number);
+        let answer = changed_answer(reply);
         // A change of nothing is how the kernel announces a write that takes the bits.
         let is_announcement = change == AttributeChange { ctime: change.ctime, ..AttributeChange::default() };
         let is_of_owner = uid.is_some() || gid.is_some();

@@ -112,6 +112,8 @@ if [ "$(id -u)" = 0 ] && [ ! -e /sbin/mount.cairn ]; then
   mkdir "$WORK/fstab"; address=$(cat "$cluster/master/address")
   mount -t cairn "$address:/dir" "$WORK/fstab" -o "noatime,_netdev,x-systemd.mount-timeout=9,identity=$cluster/master/operator,cache=32"
   same "$WORK/big" "$WORK/fstab/big"; grep -q "^cairn $WORK/fstab fuse.*noatime" /proc/mounts || fail "$(grep fstab /proc/mounts)"
+  [ "$(stat -c %i "$WORK/fstab")" = "$(stat -c %i "$mount/dir")" ] || fail "the top of the mount has another inode"
+  run "$CAIRN" info --json "$WORK/fstab" "${data[@]}"; jq -e --argjson ino "$(stat -c %i "$mount/dir")" '.inode == $ino' <<< "$output" > /dev/null || fail "$output"
   umount "$WORK/fstab"; ! mountpoint -q "$WORK/fstab" || fail "still mounted"
   refuses 30 "does not exist" mount -t cairn "$address" "$WORK/missing" -o "identity=$cluster/master/operator"
   refuses 30 "mount option" mount -t cairn "$address" "$WORK/fstab" -o "identity=$cluster/master/operator,sideways"

@@ -12,6 +12,18 @@ say "commands without any flags mean this cluster"
 "$CAIRN" status | grep -q '^healthy'; "$CAIRN" status --json | grep -q '"healthy": true'
 "$CAIRN" token create --role client | grep -q '^cairn-client-'
 mkdir "$WORK/other"; "$CAIRN" mount --background "$WORK/other"; [ "$(cat "$WORK/other/one")" = one ]; "$CAIRN" umount "$WORK/other"
+say "metrics of every role"
+kill -INT "$up"; ends
+port=$((RANDOM % 10000 + 40000)); up --mount "$mount" --metrics "$port"
+grep -q "^metrics: http://127.0.0.1:$port/metrics is the master, ports $((port + 1)) to $((port + 6)) the chunkservers, $((port + 7)) the mount" "$WORK/up.log" || fail "$(cat "$WORK/up.log")"
+names=(cairn_master cairn_chunkserver cairn_chunkserver cairn_chunkserver cairn_chunkserver cairn_chunkserver cairn_chunkserver cairn_client)
+for number in 0 1 2 3 4 5 6 7; do
+  # As a whole: a reader that leaves early would look like an error.
+  page=$(curl -sS --fail --max-time 5 "http://127.0.0.1:$((port + number))/metrics")
+  grep -q "^${names[$number]}_" <<< "$page" || fail "port $number has no ${names[$number]}"
+done
+refuses 20 "not enough ports" "$CAIRN" up --data "$WORK/d5" --chunkservers 6 --metrics 65533
+kill -INT "$up"; ends; up --mount "$mount"
 say "a second one on the same state"
 refuses 20 "in use" "$CAIRN" up --mount "$WORK/other"
 say "Ctrl-C with a busy mount"

@@ -64,7 +64,7 @@ async fn serve(runtime: Runtime, options: Mount) -> Result<()> {
 }
 
 /// Shows metrics, if anybody wants to see them.
-fn publish_metrics(runtime: &Runtime, fs: &FileSystem, address: Option<SocketAddr>) -> Result<Option<Published>> {
+pub fn publish_metrics(runtime: &Runtime, fs: &FileSystem, address: Option<SocketAddr>) -> Result<Option<Published>> {
     let Some(address) = address else { return Ok(None) };
     let shown = fs.clone();
     let published = runtime.network.publish(address, Arc::new(move || shown.metrics_page())).context("metrics can't be shown")?;

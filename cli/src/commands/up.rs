@@ -2,7 +2,7 @@
 //! process, and they talk QUIC to each other.
 
 use crate::arguments::Up;
-use crate::commands::mount::{mount_at, mount_options};
+use crate::commands::mount::{mount_at, mount_options, publish_metrics};
 use crate::commands::token::operator;
 use crate::identity::{Wanted, ask, membership};
 use crate::{places, signals};
@@ -49,7 +49,7 @@ async fn serve(runtime: &Runtime, cluster: &mut Cluster, options: &Up, mount_opt
     let scheme = cluster.scheme(runtime, options).await?;
     let wanted = cluster.chunkservers_wanted(runtime, options, scheme)?;
     for number in 1..=wanted {
-        cluster.start_chunkserver(runtime, number, master).await?;
+        cluster.start_chunkserver(runtime, number, master, metrics_of(options, number)?).await?;
     }
     cluster.wait_until_whole(runtime, wanted).await?;
     println!(
@@ -61,13 +61,37 @@ async fn serve(runtime: &Runtime, cluster: &mut Cluster, options: &Up, mount_opt
         Some(directory) => Some(cluster.mount(runtime, master, directory, mount_options).await?),
         None => None,
     };
+    let _published = match &mounted {
+        Some((fs, _)) => publish_metrics(runtime, fs, metrics_of(options, wanted + 1)?)?,
+        None => None,
+    };
     cluster.tell_what_next(master, options.mount.as_deref());
+    if let Some(text) = options.metrics.and_then(|master| where_metrics_are(master, wanted, options.mount.is_some())) {
+        println!("{text}");
+    }
     signals::asked_to_stop().await;
     println!("\nstopping ...");
     match mounted {
         Some((fs, mounted)) => unmount(runtime, fs, mounted).await,
         None => Ok(()),
     }
+}
+
+/// Where the role with this number shows its metrics: the master is number 0, and the mount comes after the chunkservers.
+fn metrics_of(options: &Up, number: u16) -> Result<Option<SocketAddr>> {
+    let Some(master) = options.metrics else { return Ok(None) };
+    let port = match master.port() {
+        0 => 0,
+        first => first.checked_add(number).with_context(|| format!("--metrics: there are not enough ports after {first}"))?,
+    };
+    Ok(Some(SocketAddr::new(master.ip(), port)))
+}
+
+/// A line about the ports, if they are known beforehand.
+fn where_metrics_are(master: SocketAddr, chunkservers: u16, has_mount: bool) -> Option<String> {
+    let first = Some(master.port()).filter(|port| *port > 0)?;
+    let mount = if has_mount { format!(", {} the mount", first + chunkservers + 1) } else { String::new() };
+    Some(format!("metrics: http://{master}/metrics is the master, ports {} to {} the chunkservers{mount}", first + 1, first + chunkservers))
 }
 
 /// A scheme with redundancy is not written without any.
@@ -119,6 +143,7 @@ impl Cluster {
             cairn_master::service::Settings::new(data.clone(), super::master::remembered_port(runtime, &data, options.listen));
         settings.scheme = options.scheme.unwrap_or(settings.scheme);
         settings.root_owner = super::master::this_user();
+        settings.metrics = options.metrics;
         let (ready, served) = oneshot::channel();
         let end = self.asked_to_end();
         let thread = real::run_role("master", move |runtime| async move {
@@ -162,7 +187,7 @@ impl Cluster {
         Ok(wanted)
     }
 
-    async fn start_chunkserver(&mut self, runtime: &Runtime, number: u16, master: SocketAddr) -> Result<()> {
+    async fn start_chunkserver(&mut self, runtime: &Runtime, number: u16, master: SocketAddr, metrics: Option<SocketAddr>) -> Result<()> {
         let data = self.chunkserver_directory(number);
         let identity = data.join("identity");
         let token = match runtime.disk.exists(&identity.join("certificate"))? {
@@ -178,7 +203,7 @@ impl Cluster {
             labels: [("disk".to_owned(), number.to_string())].into(),
             target: TargetSettings::default(),
             healing: HealingSettings::default(),
-            metrics: None,
+            metrics,
         };
         let (ready, served) = oneshot::channel();
         let end = self.asked_to_end();

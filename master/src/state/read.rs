@@ -200,9 +200,7 @@ pub fn touched(reader: &dyn Reader, mutation: &Mutation) -> Result<Vec<(Ino, Use
         | Mutation::RemoveXattr { ino, .. }
         | Mutation::SetPolicy { ino, .. }
         | Mutation::PunchHole { ino, .. } => changed(vec![Some(*ino)]),
-        Mutation::Commit { files, .. } | Mutation::CommitSynced { files, .. } => {
-            files.iter().map(|file| (file.ino, Use::Change)).collect()
-        }
+        Mutation::Commit { files, .. } | Mutation::CommitSynced { files, .. } => files.iter().map(|file| (file.ino, Use::Change)).collect(),
         Mutation::CopyRange { from, to, .. } => vec![(*from, Use::Look), (*to, Use::Change)],
         // Nothing that a cache knows is changed.
         Mutation::CreateUnnamed { .. } | Mutation::Compact { .. } => Vec::new(),

@@ -62,7 +62,7 @@ async fn expect_attributes(link: &mut Link, shown: &str, request: MasterRequest)
     }
 }
 
-/// The inode of a path inside a mount: the kernel knows it by the same number.
+/// The inode of a path inside a mount: `stat` shows its number, also where a subdirectory is mounted.
 fn mounted(path: &Path) -> Result<Ino> {
     let cannot = || format!("cannot look at {}", path.display());
     let metadata = path.symlink_metadata().with_context(cannot)?;
