@@ -36,13 +36,15 @@ class Commands:
     def big(self):
         """Both sides begin and end on stable storage of the cluster; what is read is cold for clients and servers."""
         size = self.options.size_mib
-        source, back = self.work / "big", self.work / "back"
-        with source.open("wb") as file:
-            for _ in range(size):
-                file.write(random.randbytes(1 << 20))
+        # Equal content would be stored once, and the second upload would be of what is there.
+        other, source, back = self.work / "other", self.work / "big", self.work / "back"
+        for path in (other, source):
+            with path.open("wb") as file:
+                for _ in range(size):
+                    file.write(random.randbytes(1 << 20))
         job = {"filename": "fio", "size": f"{size}m", "bs": "1m", "ioengine": "psync"}
         yield f"{size} MiB up: fio into the mount, end_fsync", "MiB/s", megabytes(fio(self.directory, "w", rw="write", end_fsync=1, **job))
-        yield f"{size} MiB up: cp into the mount, sync", "MiB/s", size / timed(lambda: self.copy_and_sync(source, self.directory / "cp"))
+        yield f"{size} MiB up: cp into the mount, sync", "MiB/s", size / timed(lambda: self.copy_and_sync(other, self.directory / "cp"))
         yield f"{size} MiB up: cairn cp", "MiB/s", size / timed(lambda: self.cairn("cp", "-q", source, "cairn://bench/big"))
         self.system.cold()
         yield f"{size} MiB down: fio from the mount, cold", "MiB/s", megabytes(fio(self.directory, "r", rw="read", **job))
@@ -52,7 +54,7 @@ class Commands:
         self.system.cold()
         yield f"{size} MiB down: cairn cp, cold", "MiB/s", size / timed(lambda: self.cairn("cp", "-q", "cairn://bench/big", back))
         run("cmp", source, back)
-        for path in (source, back, self.directory / "fio", self.directory / "cp", self.directory / "big"):
+        for path in (other, source, back, self.directory / "fio", self.directory / "cp", self.directory / "big"):
             path.unlink()
 
     @staticmethod

@@ -4,6 +4,7 @@ use super::inode::inode_of;
 use crate::failure::{At, Failure, Reason};
 use crate::transfer::Traits;
 use cairn_common::attributes::FileKind;
+use cairn_common::buffer::Buffer;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -40,8 +41,8 @@ impl Source {
     }
 
     /// Exactly `len` bytes from `offset` on.
-    pub fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, Failure> {
-        let mut bytes = vec![0; len];
+    pub fn read(&self, offset: u64, len: usize) -> Result<Buffer, Failure> {
+        let mut bytes = Buffer::with_len(len);
         match self.file.read_exact_at(&mut bytes, offset) {
             Ok(()) => Ok(bytes),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(self.changed()),
@@ -125,7 +126,7 @@ mod tests {
         let mut file = OpenOptions::new().write(true).create_new(true).open(&path).unwrap();
         file.write_all(b"0123456789").unwrap();
         let source = Source::open(&path).unwrap();
-        assert_eq!(source.read(3, 4).unwrap(), b"3456");
+        assert_eq!(source.read(3, 4).unwrap()[..], *b"3456");
         source.check_unchanged().unwrap();
         file.set_len(5).unwrap();
         assert_eq!(source.read(3, 4).unwrap_err().reason, Reason::Changed);

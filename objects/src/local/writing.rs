@@ -2,6 +2,7 @@
 
 use super::names::rename;
 use crate::failure::{At, Failure, Reason};
+use cairn_common::buffer::Buffer;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -10,6 +11,9 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Written and read back at a time: what fits the processor's cache with its copies.
+const CHECKED_BYTES: usize = 64 << 10;
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -39,15 +43,16 @@ impl Unfinished {
 
     /// Writes, and looks whether the file now holds it.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
-        self.file.write_all_at(bytes, offset).at(self.path.display())?;
-        if self.read(offset, bytes.len())? == bytes {
-            Ok(())
-        } else {
-            Err(Failure::new(
-                self.path.display(),
-                Reason::Mismatch("this machine's disk gave back other bytes than were written".to_owned()),
-            ))
+        let mut there = Buffer::with_len(CHECKED_BYTES.min(bytes.len()));
+        for (piece, at) in bytes.chunks(CHECKED_BYTES).zip((offset..).step_by(CHECKED_BYTES)) {
+            let there = &mut there[..piece.len()];
+            self.file.write_all_at(piece, at).and_then(|()| self.file.read_exact_at(there, at)).at(self.path.display())?;
+            if there != piece {
+                let what = "this machine's disk gave back other bytes than were written".to_owned();
+                return Err(Failure::new(self.path.display(), Reason::Mismatch(what)));
+            }
         }
+        Ok(())
     }
 
     /// Makes a range a hole, which an earlier try may have filled with something else.
@@ -63,8 +68,8 @@ impl Unfinished {
         Ok(())
     }
 
-    pub fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, Failure> {
-        let mut bytes = vec![0; len];
+    pub fn read(&self, offset: u64, len: usize) -> Result<Buffer, Failure> {
+        let mut bytes = Buffer::with_len(len);
         self.file.read_exact_at(&mut bytes, offset).at(self.path.display())?;
         Ok(bytes)
     }
@@ -125,10 +130,10 @@ mod tests {
         drop(first);
         let second = Unfinished::open(part.clone(), 8, true).unwrap();
         assert!(second.is_resumed);
-        assert_eq!(second.read(0, 8).unwrap(), b"\0\0\0\x005678");
+        assert_eq!(second.read(0, 8).unwrap()[..], *b"\0\0\0\x005678");
         second.write(0, b"1234").unwrap();
         second.clear(5..7).unwrap();
-        assert_eq!(second.read(0, 8).unwrap(), b"12345\0\08");
+        assert_eq!(second.read(0, 8).unwrap()[..], *b"12345\0\08");
         second.write(5, b"67").unwrap();
         assert!(second.finish(&path, false).unwrap());
         drop(second);

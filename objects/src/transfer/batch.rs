@@ -17,6 +17,7 @@ use crate::local;
 use bytes::Bytes;
 use cairn_client::{AllocateMode, Handle, OpenFlags};
 use cairn_common::attributes::{AttributeChange, FileKind, NewInode, TimeChange};
+use cairn_common::buffer::Buffer;
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
 use cairn_common::time::Timestamp;
@@ -77,7 +78,7 @@ impl Batch {
 
 /// The content of a small file, read at once.
 struct Content {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     /// What of it is no hole.
     data: Vec<Range<u64>>,
     traits: Traits,
@@ -99,7 +100,7 @@ struct Draft<'a> {
     seat: Seat,
     ino: Ino,
     handle: Handle,
-    bytes: Vec<u8>,
+    bytes: Buffer,
     data: Vec<Range<u64>>,
 }
 
@@ -281,7 +282,7 @@ impl Draft<'_> {
         fs.forget_content(self.handle).at(path)?;
         // Every block is checked against the hash that the master names.
         let there: Bytes = fs.read(self.handle, 0, self.bytes.len()).await.at(path)?;
-        if there == self.bytes {
+        if there[..] == self.bytes[..] {
             Ok(())
         } else {
             Err(Failure::new(path, Reason::Mismatch("the cluster gives back another content than was sent".to_owned())))

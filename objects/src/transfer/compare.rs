@@ -44,7 +44,7 @@ impl Engine {
             let (hash, bytes) = self.store.runtime.blocking(read).await?;
             let is_same = match map.whole_chunk(&range) {
                 Some(chunk) => chunk == hash,
-                None => object.read(range.start, range.end - range.start).await? == bytes,
+                None => object.read(range.start, range.end - range.start).await?[..] == bytes[..],
             };
             if !is_same {
                 return Ok(false);

@@ -12,6 +12,7 @@ use crate::failure::{At, Failure, Reason};
 use crate::local::Source;
 use cairn_client::{AllocateMode, Handle, OpenFlags};
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, TimeChange};
+use cairn_common::buffer::Buffer;
 use cairn_common::ids::{ChunkId, Ino};
 use futures_util::stream::{self, StreamExt};
 use std::io::Read;
@@ -25,7 +26,7 @@ const WINDOWS_AHEAD: usize = 3;
 struct Part {
     range: Range<u64>,
     hash: ChunkId,
-    bytes: Vec<u8>,
+    bytes: Buffer,
 }
 
 /// A file in CairnFS that is being filled.
@@ -215,13 +216,13 @@ impl Upload<'_> {
     }
 
     /// Copies bytes into the write buffer; not on the thread that talks to the cluster, unless there is no room.
-    async fn write(&self, offset: u64, bytes: Vec<u8>) -> Result<(), Failure> {
+    async fn write(&self, offset: u64, bytes: impl AsRef<[u8]> + Send + 'static) -> Result<(), Failure> {
         let (fs, handle) = (self.engine.store.fs.clone(), self.handle);
-        let copy = move || (fs.try_write(handle, offset, &bytes), bytes);
+        let copy = move || (fs.try_write(handle, offset, bytes.as_ref()), bytes);
         let (written, bytes) = self.engine.store.runtime.blocking(copy).await;
         match written {
             Some(written) => written,
-            None => self.engine.store.fs.write(self.handle, offset, &bytes).await,
+            None => self.engine.store.fs.write(self.handle, offset, bytes.as_ref()).await,
         }
         .map(|_| ())
         .at(&self.job.target)
