@@ -87,6 +87,19 @@ class Bench:
         yield "unlink", "files/s", per_second(count, lambda: [os.unlink(name) for name in renamed])
         base.rmdir()
 
+    def listing(self):
+        """A tree of twice as many files, a hundred to a directory, listed again and again."""
+        base, directories = self.directory / "listing", max(self.options.files // 50, 1)
+        for number in range(directories):
+            (base / f"d{number}").mkdir(parents=True)
+            for name in range(100):
+                create_empty(base / f"d{number}" / f"f{name}")
+        listed = lambda: run("ls", "-lR", base, stdout=subprocess.DEVNULL)
+        self.system.cold()
+        yield "ls -lR, cold", "entries/s", per_second(100 * directories, listed)
+        yield "ls -lR, warm", "entries/s", statistics.median(per_second(100 * directories, listed) for _ in range(3))
+        shutil.rmtree(base)
+
     def metadata_of_four(self):
         """The same by four processes in one directory."""
         base, each = self.directory / "meta4", max(self.options.files // 4, 1)
@@ -194,7 +207,7 @@ class Bench:
             database.close()
             file.unlink()
 
-    PARTS = {"sequential": sequential, "random_read": random_read, "random_write": random_write, "metadata": metadata, "metadata_of_four": metadata_of_four, "small_files": small_files,
+    PARTS = {"sequential": sequential, "random_read": random_read, "random_write": random_write, "metadata": metadata, "listing": listing, "metadata_of_four": metadata_of_four, "small_files": small_files,
              "untar": untar, "git": git, "sqlite": sqlite}
 
 
