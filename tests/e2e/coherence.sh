@@ -25,8 +25,9 @@ wait $unpacking
 (cd "$WORK/second/tree" && sha256sum --quiet -c "$WORK/sums") || fail "the other mount reads something else"
 say "$rounds rounds, all content right"
 
-say "a warm listing of 2,000 files asks the master nothing"
-mkdir "$mount/many"; for directory in $(seq 20); do
+directories=20; [ -z "$FULL" ] || directories=200
+say "a warm listing of $((directories * 100)) files asks the master nothing"
+mkdir "$mount/many"; for directory in $(seq $directories); do
   mkdir "$mount/many/$directory"; (cd "$mount/many/$directory" && touch $(seq 100))
 done
 requests() { status --json | jq '[.sessions[].requests] | add'; }
