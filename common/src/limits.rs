@@ -59,6 +59,8 @@ pub const COMPACTION_BYTES_MAX: u64 = 4 * MIB;
 
 /// Pools of a cluster: all of them are in the map, which must fit a message.
 pub const POOLS_MAX: usize = 32;
+/// Slots of all pools together: the map must fit a message, and each takes a few bytes.
+pub const SLOTS_MAX: usize = 500_000;
 /// Longest name of a pool, and longest key or value of a label.
 pub const POOL_NAME_BYTES_MAX: usize = 64;
 /// Labels that a pool may want.

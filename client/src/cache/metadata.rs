@@ -117,9 +117,6 @@ impl Drop for Telling<'_> {
             Told::Names => KernelBelief { names: now.plus(self.ttl + KERNEL_SLACK), ..KernelBelief::default() },
             Told::Moved(until) => KernelBelief { names: until, ..KernelBelief::default() },
             Told::Attributes => KernelBelief { attributes: now.plus(self.ttl + KERNEL_SLACK), ..KernelBelief::default() },
-            Told::Inode if self.cache.is_settled(self.ino) => {
-                KernelBelief { attributes: now.plus(self.ttl + KERNEL_SLACK), ..KernelBelief::default() }
-            }
             Told::Inode => {
                 let (arrival, attributes) = (now.plus(KERNEL_SLACK), now.plus(self.ttl + KERNEL_SLACK));
                 KernelBelief { arrival, attributes, ..KernelBelief::default() }
@@ -244,10 +241,10 @@ impl MetadataCache {
         self.telling(Told::Inode, ino, version, most)
     }
 
-    /// Whether the kernel has asked for an inode since it was leased, and has the answer: it knows the size as it is under that lease.
-    pub fn is_settled(&self, ino: Ino) -> bool {
+    /// Whether the kernel has first asked for an inode, since it was leased, so lately that the answer may be on its way. Before that it knew another size.
+    pub fn is_being_asked(&self, ino: Ino) -> bool {
         let asked = self.state.lock().book.asked(ino);
-        asked.is_some_and(|asked| asked.plus(KERNEL_SETTLES) <= self.runtime.now())
+        asked.is_some_and(|asked| asked.plus(KERNEL_SETTLES) > self.runtime.now())
     }
 
     /// Whether the kernel believes attributes of an inode that it was told while it was leased.

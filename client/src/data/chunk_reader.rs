@@ -159,7 +159,7 @@ impl ChunkReader {
             return self.fetch.shard(chunk, shard, target, range, is_data).await;
         }
         let (fetch, owned, wanted) = (Arc::clone(&self.fetch), *chunk, range.clone());
-        let route = Route { chunk: chunk.id, shard, target };
+        let route = Route { chunk: chunk.id, scheme: chunk.scheme, shard, target };
         self.flights.share(route, range, || Box::pin(async move { fetch.shard(&owned, shard, target, wanted, is_data).await })).await
     }
 

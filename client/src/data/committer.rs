@@ -155,7 +155,13 @@ fn gather(core: &Core) -> (Vec<FileBatch>, bool) {
     let mut done = Vec::new();
     let mut durable = false;
     let mut room = COMMIT_EXTENTS_MAX;
+    let mut is_everything = true;
     for file in files {
+        // A commit says of each chunk where it is: equal content that was put in two pools takes two commits, so that the master can tell which of them keeps it.
+        if batch.first().is_some_and(|first: &FileBatch| first.file.pool() != file.pool()) {
+            is_everything = false;
+            continue;
+        }
         // A commit of the file is under way, or somebody holds it; we are rung up when that ends.
         let Some(turn) = file.try_turn() else { continue };
         match file.commit_candidate(force, room) {
@@ -172,7 +178,7 @@ fn gather(core: &Core) -> (Vec<FileBatch>, bool) {
         }
     }
     core.commit_queue.remove(&done);
-    if force {
+    if force && is_everything {
         core.commit_queue.restart_clock(now);
     }
     (batch, durable)

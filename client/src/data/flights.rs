@@ -7,6 +7,7 @@ use super::shard_fetch::FetchError;
 use bytes::Bytes;
 use cairn_common::collections::FastMap;
 use cairn_common::ids::{ChunkId, TargetId};
+use cairn_common::scheme::Scheme;
 use cairn_runtime::task::BoxFuture;
 use futures_util::FutureExt;
 use futures_util::future::Shared;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Route {
     pub chunk: ChunkId,
+    /// The same shard of another scheme holds other bytes: a chunk may have moved to another pool since somebody's extents were read.
+    pub scheme: Scheme,
     pub shard: u8,
     pub target: TargetId,
 }
@@ -100,21 +103,26 @@ mod tests {
     use crate::data::shard_fetch::FetchError;
     use bytes::Bytes;
     use cairn_common::ids::{ChunkId, TargetId};
+    use cairn_common::scheme::Scheme;
     use futures_util::FutureExt;
     use futures_util::future::poll_immediate;
     use tokio::sync::oneshot;
 
-    const ROUTE: Route = Route { chunk: ChunkId([1; 32]), shard: 2, target: TargetId(3) };
+    fn route(parity: u8) -> Route {
+        Route { chunk: ChunkId([1; 32]), scheme: Scheme::new(2, parity).expect("a scheme"), shard: 2, target: TargetId(3) }
+    }
 
     #[tokio::test]
     async fn the_same_is_asked_for_once() {
         let flights = Flights::default();
         let (answer, asked) = oneshot::channel::<Bytes>();
         let fetch = move || asked.map(|bytes| bytes.map_err(|_| FetchError::Kind)).boxed();
-        let mut first = Box::pin(flights.share(ROUTE, 0..8, fetch));
+        let mut first = Box::pin(flights.share(route(1), 0..8, fetch));
         assert!(poll_immediate(&mut first).await.is_none());
-        let mut second = Box::pin(flights.share(ROUTE, 2..4, || panic!("asked a second time")));
+        let mut second = Box::pin(flights.share(route(1), 2..4, || panic!("asked a second time")));
         assert!(poll_immediate(&mut second).await.is_none());
+        let other = flights.share(route(2), 2..4, || async { Ok(Bytes::from_static(b"xy")) }.boxed());
+        assert_eq!(other.await.expect("arrives"), "xy", "the same shard of another scheme is something else");
         answer.send(Bytes::from_static(b"abcdefgh")).expect("somebody waits");
         assert_eq!(second.await.expect("arrives"), "cd");
         assert_eq!(first.await.expect("arrives"), "abcdefgh");
@@ -126,14 +134,14 @@ mod tests {
         let flights = Flights::default();
         let (answer, asked) = oneshot::channel::<Bytes>();
         let fetch = move || asked.map(|bytes| bytes.map_err(|_| FetchError::Kind)).boxed();
-        let mut first = Box::pin(flights.share(ROUTE, 0..2, fetch));
+        let mut first = Box::pin(flights.share(route(1), 0..2, fetch));
         assert!(poll_immediate(&mut first).await.is_none());
-        let mut second = Box::pin(flights.share(ROUTE, 0..2, || panic!("asked a second time")));
+        let mut second = Box::pin(flights.share(route(1), 0..2, || panic!("asked a second time")));
         assert!(poll_immediate(&mut second).await.is_none());
         drop(first);
         answer.send(Bytes::from_static(b"ab")).expect("somebody waits");
         assert_eq!(second.await.expect("arrives"), "ab");
-        let anew = flights.share(ROUTE, 0..2, || async { Ok(Bytes::from_static(b"xy")) }.boxed());
+        let anew = flights.share(route(1), 0..2, || async { Ok(Bytes::from_static(b"xy")) }.boxed());
         assert_eq!(anew.await.expect("asked anew"), "xy");
     }
 }

@@ -42,6 +42,11 @@ impl Append {
         written
     }
 
+    /// Gives up the place of a write that was begun.
+    pub fn let_go(&self) {
+        drop(self.begun.lock().take());
+    }
+
     pub async fn write(&self, fs: &FileSystem, file: &Arc<FileData>, data: &[u8]) -> Result<usize, FsError> {
         let begun = self.begun.lock().take();
         let Begun { offset, place, writing } = match begun {

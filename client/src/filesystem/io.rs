@@ -20,7 +20,7 @@ impl FileSystem {
 
     /// Takes all of `data`, or fails. Waits while the write buffer is full. A handle opened to append ignores `offset`.
     pub async fn write(&self, handle: Handle, offset: u64, data: &[u8]) -> Result<usize, FsError> {
-        let open = self.writable(handle)?;
+        let open = self.writable(handle).inspect_err(|_| self.let_go(handle))?;
         open.has_written.store(true, Ordering::Relaxed);
         match &open.append {
             None => {
@@ -28,6 +28,15 @@ impl FileSystem {
                 open.file.write(offset, data).await
             }
             Some(append) => append.write(self, &open.file, data).await,
+        }
+    }
+
+    /// What `try_write` has begun through a handle is not gone on with.
+    fn let_go(&self, handle: Handle) {
+        if let Ok(open) = self.0.handles.file(handle)
+            && let Some(append) = &open.append
+        {
+            append.let_go();
         }
     }
 

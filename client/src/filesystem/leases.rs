@@ -106,7 +106,8 @@ impl FileSystem {
         let inner = &self.0;
         let held = inner.cache.begin_recall(ino, keep);
         // Else a question may be on its way whose answer the kernel must not lose. Whoever stores through mappings can't be spared for that.
-        let is_at_once = inner.cache.is_settled(ino) || inner.data.known_file(ino).is_some_and(|file| file.is_stored_through_mappings());
+        let is_at_once = held.is_some() && !inner.cache.is_being_asked(ino)
+            || inner.data.known_file(ino).is_some_and(|file| file.is_stored_through_mappings());
         if is_at_once && (keep.is_none() || inner.data.known_file(ino).is_some()) {
             self.forget_pages(ino).await;
         }

@@ -353,17 +353,17 @@ impl Work {
     }
 }
 
-/// Recalls that are being answered, of one connection: whoever asks again waits for the same.
-type Recalls = BTreeMap<Vec<RecalledLease>, Shared<BoxFuture<'static, ()>>>;
+/// Recalls that are being answered, of one connection, by number: whoever asks again waits for the same.
+type Recalls = BTreeMap<u64, Shared<BoxFuture<'static, ()>>>;
 
 /// Answers the master's recalls until the connection is gone.
 async fn serve_recalls(link: Arc<Link>, connection: Arc<dyn Connection>) {
     let mut under_way = Recalls::new();
     while let Some(call) = connection.accept().await {
         match decode::<ClientRequest>("a request of the master", &call.request.head) {
-            Ok(ClientRequest::Recall { leases }) => {
+            Ok(ClientRequest::Recall { number, leases }) => {
                 under_way.retain(|_, done| done.peek().is_none());
-                let done = under_way.entry(leases).or_insert_with_key(|leases| give_back(&link, leases.clone())).clone();
+                let done = under_way.entry(number).or_insert_with(|| give_back(&link, leases)).clone();
                 link.runtime.spawn("recall", answer_recall(link.runtime.clone(), done, call));
             }
             Err(error) => tracing::warn!("{error}"),

@@ -56,6 +56,8 @@ pub struct FakeState {
     pub refuse_commit: Option<MasterError>,
     /// Whether replies come with leases.
     pub grants: bool,
+    /// Leases that were recalled.
+    recalls: u64,
     /// The connection that was made last.
     line: Option<Arc<dyn Connection>>,
 }
@@ -102,6 +104,7 @@ impl Default for FakeMaster {
             asked: BTreeMap::new(),
             refuse_commit: None,
             grants: true,
+            recalls: 0,
             line: None,
         })))
     }
@@ -170,7 +173,11 @@ impl FakeMaster {
     /// Asks for a lease once.
     pub async fn ask_back(&self, ino: Ino, keep: Option<LeaseMode>) -> ClientReply {
         let line = self.with(|state| state.line.clone()).expect("a client");
-        let request = ClientRequest::Recall { leases: vec![RecalledLease { ino, keep }] };
+        let number = self.with(|state| {
+            state.recalls += 1;
+            state.recalls
+        });
+        let request = ClientRequest::Recall { number, leases: vec![RecalledLease { ino, keep }] };
         let reply = line.call(Message { head: encode(&request).into(), body: Default::default() }).await.expect("an answer");
         decode("an answer", &reply.head).expect("an answer that decodes")
     }

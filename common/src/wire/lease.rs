@@ -35,7 +35,9 @@ pub struct RecalledLease {
 pub enum ClientRequest {
     /// Answered when the client has flushed what these leases allowed it to hold back, and believes nothing any more that only they
     /// allowed it to believe. A lease that it does not have is given back already.
-    Recall { leases: Vec<RecalledLease> },
+    ///
+    /// Asked again with the same number until it is answered; no other recall of this master has that number.
+    Recall { number: u64, leases: Vec<RecalledLease> },
 }
 
 /// The answer.

@@ -44,6 +44,13 @@ enum Holders {
     Writer(SessionId),
 }
 
+/// The last that was asked of a session for an inode.
+#[derive(Debug, Clone, Copy)]
+struct Recall {
+    keep: Option<LeaseMode>,
+    number: u64,
+}
+
 #[derive(Debug, Default)]
 struct Holding {
     count: usize,
@@ -59,8 +66,9 @@ pub struct LeaseTable {
     wanted: FastMap<Ino, u32>,
     /// Sessions that may come back with leases, and whether somebody waits for that already.
     awaited: BTreeMap<SessionId, bool>,
-    /// Recalls under way, and what they leave.
-    recalls: BTreeMap<(SessionId, Ino), Option<LeaseMode>>,
+    /// Recalls under way.
+    recalls: BTreeMap<(SessionId, Ino), Recall>,
+    recall_count: u64,
 }
 
 impl LeaseTable {
@@ -114,8 +122,8 @@ impl LeaseTable {
     /// What stands in the way of a write lease: what does of a change, and the session's own answer to a recall.
     pub fn obstacles_to_seizing(&self, session: SessionId, ino: Ino, found: &mut Vec<Obstacle>) {
         self.obstacles(session, ino, Use::Change, found);
-        if let Some(keep) = self.recalls.get(&(session, ino)) {
-            found.push(Obstacle::Held { session, lease: RecalledLease { ino, keep: *keep } });
+        if let Some(recall) = self.recalls.get(&(session, ino)) {
+            found.push(Obstacle::Held { session, lease: RecalledLease { ino, keep: recall.keep } });
         }
     }
 
@@ -147,12 +155,14 @@ impl LeaseTable {
         }
     }
 
-    /// A session has given a lease back, but for what it keeps.
-    pub fn given_back(&mut self, session: SessionId, lease: RecalledLease) {
+    /// A session has given a lease back, but for what it keeps: the answer to the recall of this number. The answer to an earlier one says nothing any more: that lease
+    /// may have been given back and granted again meanwhile, for an answer may be late for the sake of another inode.
+    pub fn given_back(&mut self, session: SessionId, lease: RecalledLease, number: u64) {
         let RecalledLease { ino, keep } = lease;
-        if self.recalls.get(&(session, ino)).is_some_and(|asked| *asked >= keep) {
-            self.recalls.remove(&(session, ino));
+        if self.recalls.get(&(session, ino)).is_none_or(|recall| recall.number != number) {
+            return;
         }
+        self.recalls.remove(&(session, ino));
         match (self.mode(session, ino), keep) {
             (None, _) | (Some(LeaseMode::Read), Some(_)) | (Some(LeaseMode::Write), Some(LeaseMode::Write)) => {}
             (Some(LeaseMode::Write), Some(LeaseMode::Read)) => {
@@ -237,14 +247,15 @@ impl LeaseTable {
         }
     }
 
-    /// Notes that a lease is being recalled. `false` if it is already, to no more than that.
-    pub fn begin_recall(&mut self, session: SessionId, lease: RecalledLease) -> bool {
+    /// Notes that a lease is being recalled; the number of this recall. `None` if it is recalled already, to no more than that.
+    pub fn begin_recall(&mut self, session: SessionId, lease: RecalledLease) -> Option<u64> {
         let RecalledLease { ino, keep } = lease;
-        if self.recalls.get(&(session, ino)).is_some_and(|asked| *asked <= keep) {
-            return false;
+        if self.recalls.get(&(session, ino)).is_some_and(|recall| recall.keep <= keep) {
+            return None;
         }
-        self.recalls.insert((session, ino), keep);
-        true
+        self.recall_count += 1;
+        self.recalls.insert((session, ino), Recall { keep, number: self.recall_count });
+        Some(self.recall_count)
     }
 
     /// Leases of a session, the oldest, up to `limit`, if it holds more than `most`.

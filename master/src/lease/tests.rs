@@ -26,13 +26,13 @@ fn readers_share_and_a_writer_is_alone() {
     assert_eq!(obstacles(&table, C, Use::Look), []);
     assert_eq!(obstacles(&table, A, Use::Change), [held(B, None)]);
     assert_eq!(table.seize(A, F), Some(LeaseMode::Read), "not while the other one holds it");
-    table.given_back(B, RecalledLease { ino: F, keep: None });
+    give_back(&mut table, B, RecalledLease { ino: F, keep: None });
     assert_eq!(table.seize(A, F), Some(LeaseMode::Write));
     assert_eq!((obstacles(&table, A, Use::Change), obstacles(&table, A, Use::Look)), (vec![], vec![]));
     assert_eq!(obstacles(&table, B, Use::Look), [held(A, Some(LeaseMode::Read))]);
     assert_eq!(obstacles(&table, B, Use::Change), [held(A, None)]);
     assert_eq!(table.grant(B, F), None);
-    table.given_back(A, RecalledLease { ino: F, keep: Some(LeaseMode::Read) });
+    give_back(&mut table, A, RecalledLease { ino: F, keep: Some(LeaseMode::Read) });
     assert_eq!((table.mode(A, F), table.grant(B, F)), (Some(LeaseMode::Read), Some(LeaseMode::Read)));
 }
 
@@ -53,15 +53,43 @@ fn a_recall_is_sent_once_and_again_when_it_asks_for_more() {
     table.seize(A, F);
     let to_read = RecalledLease { ino: F, keep: Some(LeaseMode::Read) };
     let to_nothing = RecalledLease { ino: F, keep: None };
-    assert!(table.begin_recall(A, to_read) && !table.begin_recall(A, to_read));
-    assert!(table.begin_recall(A, to_nothing) && !table.begin_recall(A, to_read));
-    table.given_back(A, to_read);
-    assert!(!table.begin_recall(A, to_nothing), "that one is still under way");
+    let first = table.begin_recall(A, to_read).expect("it is not recalled yet");
+    assert_eq!(table.begin_recall(A, to_read), None);
+    let second = table.begin_recall(A, to_nothing).expect("that is more");
+    assert_eq!(table.begin_recall(A, to_read), None);
+    table.given_back(A, to_read, first);
+    assert_eq!(table.begin_recall(A, to_nothing), None, "that one is still under way");
     assert_eq!((table.grant(A, F), table.seize(A, F)), (None, None), "the answer to the recall would take it back");
-    table.given_back(A, to_nothing);
+    table.given_back(A, to_nothing, second);
     assert_eq!(table.mode(A, F), None);
     table.grant(A, F);
-    assert!(table.begin_recall(A, to_nothing), "of the next lease");
+    assert!(table.begin_recall(A, to_nothing).is_some(), "of the next lease");
+}
+
+#[test]
+fn a_late_answer_to_an_older_recall_takes_nothing_of_the_next_lease() {
+    let mut table = LeaseTable::default();
+    table.seize(A, F);
+    let to_read = RecalledLease { ino: F, keep: Some(LeaseMode::Read) };
+    let to_nothing = RecalledLease { ino: F, keep: None };
+    // The first is asked together with another inode, whose flush takes its time.
+    let late = table.begin_recall(A, to_read).expect("it is not recalled yet");
+    let answered = table.begin_recall(A, to_nothing).expect("that is more");
+    table.given_back(A, to_nothing, answered);
+    assert_eq!(table.seize(A, F), Some(LeaseMode::Write));
+    table.given_back(A, to_read, late);
+    assert_eq!(table.mode(A, F), Some(LeaseMode::Write));
+    let next = table.begin_recall(A, to_read).expect("of the next lease");
+    table.given_back(A, to_read, late);
+    assert_eq!(table.mode(A, F), Some(LeaseMode::Write));
+    table.given_back(A, to_read, next);
+    assert_eq!(table.mode(A, F), Some(LeaseMode::Read));
+}
+
+/// Recalls a lease, and has it given back at once.
+fn give_back(table: &mut LeaseTable, session: SessionId, lease: RecalledLease) {
+    let number = table.begin_recall(session, lease).expect("nobody else recalls it");
+    table.given_back(session, lease, number);
 }
 
 #[test]
@@ -90,7 +118,7 @@ fn the_oldest_are_taken_back_first() {
     assert_eq!(table.excess(A, 10, 4), []);
     assert_eq!(table.excess(A, 7, 2), [Ino(0), Ino(1)]);
     for number in 0..2 {
-        table.given_back(A, RecalledLease { ino: Ino(number), keep: None });
+        give_back(&mut table, A, RecalledLease { ino: Ino(number), keep: None });
     }
     assert_eq!((table.count(A), table.excess(A, 7, 2)), (8, vec![Ino(2)]));
 }
@@ -118,7 +146,7 @@ fn clear(table: &mut LeaseTable, session: SessionId, ino: Ino, intent: Use) {
     table.obstacles(session, ino, intent, &mut found);
     for obstacle in found {
         match obstacle {
-            Obstacle::Held { session, lease } => table.given_back(session, lease),
+            Obstacle::Held { session, lease } => give_back(table, session, lease),
             Obstacle::Awaited { session } => table.ended(session),
         }
     }
@@ -154,7 +182,7 @@ proptest! {
                     clear(&mut table, session, ino, Use::Change);
                     truth.insert(ino, time as u64);
                     believed.remove(&(session, ino));
-                    table.given_back(session, RecalledLease { ino, keep: None });
+                    give_back(&mut table, session, RecalledLease { ino, keep: None });
                 }
                 Step::End(session) => table.ended(SessionId(session)),
             }

@@ -47,9 +47,16 @@ pub struct Leases {
     changed: Notify,
     /// The connection over which each session was heard last.
     lines: Mutex<BTreeMap<SessionId, Arc<dyn Connection>>>,
-    wanted: Mutex<BTreeMap<SessionId, Vec<RecalledLease>>>,
+    wanted: Mutex<BTreeMap<SessionId, Vec<Recall>>>,
     /// Rung when `wanted` is not empty.
     recalls: Notify,
+}
+
+/// One lease that is to be given back, and the number of its recall in the table.
+#[derive(Debug, Clone, Copy)]
+struct Recall {
+    lease: RecalledLease,
+    number: u64,
 }
 
 /// Who looks, and what it is granted.
@@ -115,9 +122,9 @@ impl Leases {
         self.changed.notify_waiters();
     }
 
-    fn given_back(&self, session: SessionId, leases: &[RecalledLease]) {
+    fn given_back(&self, session: SessionId, recalls: &[Recall]) {
         let mut table = self.table.lock();
-        leases.iter().for_each(|lease| table.given_back(session, *lease));
+        recalls.iter().for_each(|recall| table.given_back(session, recall.lease, recall.number));
         drop(table);
         self.changed.notify_waiters();
     }
@@ -129,8 +136,8 @@ impl Leases {
         for obstacle in obstacles {
             match *obstacle {
                 Obstacle::Held { session, lease } => {
-                    if table.begin_recall(session, lease) {
-                        wanted.entry(session).or_default().push(lease);
+                    if let Some(number) = table.begin_recall(session, lease) {
+                        wanted.entry(session).or_default().push(Recall { lease, number });
                     }
                 }
                 Obstacle::Awaited { session } => {
@@ -145,7 +152,7 @@ impl Leases {
         }
     }
 
-    fn take_wanted(&self) -> BTreeMap<SessionId, Vec<RecalledLease>> {
+    fn take_wanted(&self) -> BTreeMap<SessionId, Vec<Recall>> {
         std::mem::take(&mut *self.wanted.lock())
     }
 
@@ -333,11 +340,11 @@ impl Master {
 pub async fn recall_leases(master: Arc<Master>) {
     loop {
         master.leases.recalls.notified().await;
-        for (session, mut leases) in master.leases.take_wanted() {
+        for (session, mut recalls) in master.leases.take_wanted() {
             loop {
-                let batch: Vec<RecalledLease> = leases.drain(..leases.len().min(RECALLED_LEASES_MAX)).collect();
+                let batch: Vec<Recall> = recalls.drain(..recalls.len().min(RECALLED_LEASES_MAX)).collect();
                 master.runtime.spawn("recall", recall_from(master.clone(), session, batch));
-                if leases.is_empty() {
+                if recalls.is_empty() {
                     break;
                 }
             }
@@ -346,13 +353,15 @@ pub async fn recall_leases(master: Arc<Master>) {
 }
 
 /// Asks one client for leases until it has given them back, or has been fenced. Without leases: waits for a session from before the restart.
-async fn recall_from(master: Arc<Master>, session: SessionId, leases: Vec<RecalledLease>) {
+async fn recall_from(master: Arc<Master>, session: SessionId, recalls: Vec<Recall>) {
     let (asked, limit) = (master.runtime.now(), master.settings.fencing_time);
-    let head = encode(&ClientRequest::Recall { leases: leases.clone() });
+    // Each recall is in one batch only.
+    let number = recalls.first().map_or(0, |recall| recall.number);
+    let head = encode(&ClientRequest::Recall { number, leases: recalls.iter().map(|recall| recall.lease).collect() });
     // When it said last that it is at it.
     let mut was_busy = None;
     loop {
-        if leases.is_empty() && !master.leases.table.lock().is_awaited(session) {
+        if recalls.is_empty() && !master.leases.table.lock().is_awaited(session) {
             return;
         }
         // Whoever ends the session takes its leases back.
@@ -375,7 +384,7 @@ async fn recall_from(master: Arc<Master>, session: SessionId, leases: Vec<Recall
                 && let Ok(answer) = decode("an answer to a recall", &reply.head)
             {
                 match answer {
-                    ClientReply::GivenBack => return master.leases.given_back(session, &leases),
+                    ClientReply::GivenBack => return master.leases.given_back(session, &recalls),
                     ClientReply::Busy => was_busy = Some(master.runtime.now()),
                 }
             }

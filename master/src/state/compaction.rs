@@ -9,12 +9,12 @@ use crate::state::chunk::note_sparseness;
 use crate::state::edit::Edit;
 use crate::state::namespace::extent_map::overlapping;
 use crate::state::outcome::{Attempt, Outcome};
-use crate::state::record::{ChunkRecord, ExtentRecord, ExtentUsage, Inode, Place, Rules, Span, WindowName, collect, fetch};
+use crate::state::record::{ChunkRecord, ExtentRecord, ExtentUsage, Inode, Place, PoolRecord, Rules, Span, WindowName, collect, fetch};
 use crate::state::window;
 use crate::store::tables::{Reader, StoreError, Table};
 use cairn_common::collections::FastSet;
 use cairn_common::extent::{ChunkInfo, Extent};
-use cairn_common::ids::{ChunkId, Ino};
+use cairn_common::ids::{ChunkId, Ino, PoolId};
 use cairn_common::limits::{COMPACTION_BYTES_MAX, COMPACTION_EXTENTS_MAX};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::master::{CompactionWork, FileExtents};
@@ -136,8 +136,22 @@ pub fn work(reader: &dyn Reader, mut files: Vec<FileExtents>) -> Result<Compacti
         let missing = || StoreError::Corrupt(format!("an extent names chunk {}, which has no record", extent.chunk));
         chunks.push(record.ok_or_else(missing)?.stored.info(extent.chunk));
     }
-    let pool = policy.or_else(|| chunks.first().map(|chunk| chunk.pool)).unwrap_or_default();
+    let pool = match policy {
+        Some(pool) => pool,
+        None => most_protecting(reader, chunks.iter().map(|chunk| chunk.pool))?,
+    };
     Ok(CompactionWork { pool, files, chunks })
+}
+
+/// Files without a policy may be in the pools of different mounts: put together they go where none of them is protected less than before.
+fn most_protecting(reader: &dyn Reader, pools: impl Iterator<Item = PoolId>) -> Result<PoolId, StoreError> {
+    let mut best = (None, PoolId::default());
+    for pool in pools {
+        let record: Option<PoolRecord> =
+            if pool == best.1 && best.0.is_some() { None } else { fetch(reader, Table::Pools, &keys::pool(pool))? };
+        best = best.max((record.map(|record| record.scheme.parity_shards()), pool));
+    }
+    Ok(best.1)
 }
 
 /// What a look at some extents has brought.

@@ -8,8 +8,9 @@ use crate::state::outcome::{Attempt, Outcome};
 use crate::state::record::PoolRecord;
 use crate::store::tables::Table;
 use cairn_common::ids::{MapEpoch, PoolId};
-use cairn_common::limits::{POOL_LABELS_MAX, POOL_NAME_BYTES_MAX, POOLS_MAX};
+use cairn_common::limits::{POOL_LABELS_MAX, POOL_NAME_BYTES_MAX, POOLS_MAX, SLOTS_MAX};
 use cairn_common::map::labels_text;
+use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::MasterError;
 
 /// `Command::CreatePool`: its slots have holders at once.
@@ -21,6 +22,11 @@ pub fn create(edit: &mut Edit<'_, '_>, new: &NewPool) -> Attempt<Outcome> {
     }
     if known.len() >= POOLS_MAX {
         return Err(refused(format!("a cluster can have {POOLS_MAX} pools at most")).into());
+    }
+    let slots_of = |scheme: Scheme, prefix_bits: u8| usize::from(scheme.shards()) << prefix_bits;
+    let slots_before: usize = known.iter().map(|(_, pool)| slots_of(pool.scheme, pool.prefix_bits)).sum();
+    if slots_before + slots_of(new.scheme, new.prefix_bits) > SLOTS_MAX {
+        return Err(refused(format!("the placement groups of all pools can have {SLOTS_MAX} slots at most: use a narrower scheme")).into());
     }
     let mut cluster = edit.cluster()?;
     let targets = targets(edit.reader())?;

@@ -206,7 +206,7 @@ pub fn grants() -> Vec<Vec<u8>> {
 
 pub fn recalls() -> Vec<Vec<u8>> {
     let lease = |number| RecalledLease { ino: Ino(number), keep: (number % 2 == 0).then_some(LeaseMode::Read) };
-    vec![encode(&ClientRequest::Recall { leases: (1..9).map(lease).collect() })]
+    vec![encode(&ClientRequest::Recall { number: 7, leases: (1..9).map(lease).collect() })]
 }
 
 pub fn cluster_maps() -> Vec<Vec<u8>> {

@@ -89,7 +89,7 @@ async fn give_back(connection: Arc<dyn Connection>, recalled: Arc<Mutex<Vec<Reca
     // Who asks waits for an answer until it loses its patience.
     let mut kept = Vec::new();
     while let Some(call) = connection.accept().await {
-        let ClientRequest::Recall { leases } = decode("a recall", &call.request.head).unwrap();
+        let ClientRequest::Recall { leases, .. } = decode("a recall", &call.request.head).unwrap();
         recalled.lock().extend(leases);
         let manner = *manner.lock();
         let answer = match manner {

@@ -191,7 +191,9 @@ fn check_new(edit: &Edit<'_, '_>, new: &NewChunk, known: Option<&ChunkRecord>, p
         return Err(malformed(format!("chunk {} is known with another length than {} bytes", info.id, info.bytes)).into());
     }
     let moves = match known.filter(|known| known.stored.pool != info.pool) {
-        Some(known) if protects_better(edit, known.stored.pool, &pool)? => return Ok(Storing::Elsewhere(known.stored.pool)),
+        // Nobody needs what is there.
+        Some(known) if known.references == 0 => true,
+        Some(known) if protects_better(&known.stored, info) => return Ok(Storing::Elsewhere(known.stored.pool)),
         Some(_) if puts == Puts::Unsynced => return Ok(Storing::Elsewhere(info.pool)),
         Some(_) => true,
         None => false,
@@ -211,10 +213,9 @@ fn check_new(edit: &Edit<'_, '_>, new: &NewChunk, known: Option<&ChunkRecord>, p
     })
 }
 
-/// Whether the pool where content is survives the loss of more than the one that is asked for now.
-fn protects_better(edit: &Edit<'_, '_>, present: PoolId, wanted: &PoolRecord) -> Result<bool, StoreError> {
-    let present: Option<PoolRecord> = edit.fetch(Table::Pools, &keys::pool(present))?;
-    Ok(present.is_some_and(|present| present.scheme.parity_shards() > wanted.scheme.parity_shards()))
+/// Whether content as it is stored survives the loss of more than as it was put now. Either may be narrower than its pool's scheme.
+fn protects_better(present: &StoredChunk, put: &ChunkInfo) -> bool {
+    present.scheme.parity_shards() > put.scheme.parity_shards()
 }
 
 fn check_info(info: &ChunkInfo, pool: &PoolRecord) -> Result<(), MasterError> {

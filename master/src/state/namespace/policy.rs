@@ -30,17 +30,20 @@ pub fn set(edit: &mut Edit<'_, '_>, ino: Ino, pool: Option<PoolId>) -> Attempt<M
     Ok(MutationReply::Inode(directory.attributes(ino)))
 }
 
+/// Directories that are asked for their policy on the way up. What is made deeper has none, nor has what is made below a directory whose
+/// parents are damaged: a creation must not stop the master for that.
+const ABOVE_MAX: usize = 4096;
+
 /// The pool of what is made in a directory.
 pub fn of_new(reader: &dyn Reader, parent: Ino, directory: &Inode, kind: FileKind) -> Result<Option<PoolId>, StoreError> {
     if kind != FileKind::Regular || reader.get(Table::Pools, &keys::pool(SECOND_POOL))?.is_none() {
         return Ok(None);
     }
     let (mut at, mut pool, mut above) = (parent, directory.pool, parent_in(directory));
-    while pool.is_none() && at != Ino::ROOT {
-        at = above.ok_or_else(|| StoreError::Corrupt(format!("inode {at} should be a directory but is not")))?;
-        let next: Inode = fetch(reader, Table::Inodes, &keys::inode(at))?
-            .ok_or_else(|| StoreError::Corrupt(format!("directory {at} is the parent of another but does not exist")))?;
-        (pool, above) = (next.pool, parent_in(&next));
+    for _ in 0..ABOVE_MAX {
+        let Some(next) = above.filter(|_| pool.is_none() && at != Ino::ROOT) else { break };
+        let Some(inode) = fetch::<Inode>(reader, Table::Inodes, &keys::inode(next))? else { break };
+        (at, pool, above) = (next, inode.pool, parent_in(&inode));
     }
     Ok(pool)
 }

@@ -9,9 +9,10 @@ use crate::state::record::{ChunkRecord, fetch};
 use crate::store::tables::Table;
 use cairn_common::attributes::FileKind;
 use cairn_common::error::FsError;
-use cairn_common::extent::Extent;
+use cairn_common::extent::{Extent, SlotMask};
 use cairn_common::ids::{Ino, PoolId};
 use cairn_common::limits::POOLS_MAX;
+use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::{FileExtents, MasterError, Mutation, RenameMode};
 use std::collections::BTreeSet;
 
@@ -174,6 +175,42 @@ fn content_of_two_pools_is_in_the_one_that_protects_better() {
 }
 
 #[test]
+fn content_that_nobody_uses_any_more_moves_at_once() {
+    let mut world = world();
+    world.create_pool("thin", "2+1", &[]).unwrap();
+    world.create_pool("fast", "1+2", &[]).unwrap();
+    let (one, two) = (world.file("one"), world.file("two"));
+    for chunk in [5, 6] {
+        let written = commit(&world, one, chunk, 3, false);
+        world.mutate(written).unwrap();
+    }
+    assert_eq!((stored(&world, 5).references, stored(&world, 5).stored.pool), (0, PoolId(3)));
+    let again = commit(&world, two, 5, 2, false);
+    world.mutate(again).unwrap();
+    assert_eq!((stored(&world, 5).references, stored(&world, 5).stored.pool), (1, PoolId(2)), "the better pool need not be there any more");
+    world.assert_sound();
+}
+
+#[test]
+fn what_was_put_narrow_does_not_replace_what_is_whole() {
+    let mut world = world();
+    world.create_pool("fast", "1+2", &[]).unwrap();
+    world.create_pool("beside", "1+2", &[]).unwrap();
+    let (one, two) = (world.file("one"), world.file("two"));
+    let first = commit(&world, one, 5, 2, false);
+    world.mutate(first).unwrap();
+    let Mutation::CommitSynced { files, mut chunks } = commit(&world, two, 5, 3, true) else { panic!() };
+    chunks[0].info.scheme = Scheme::copies(1);
+    chunks[0].info.slots = SlotMask::from_slots([0, 1]);
+    assert_eq!(
+        world.mutate(Mutation::CommitSynced { files, chunks }),
+        Err(MasterError::PutElsewhere { chunks: vec![(chunk_id(5), PoolId(2))] }),
+        "two of the pool's three servers were there"
+    );
+    world.assert_sound();
+}
+
+#[test]
 fn files_of_two_pools_share_nothing() {
     let mut world = world();
     world.create_pool("fast", "1+2", &[]).unwrap();
@@ -201,4 +238,15 @@ fn a_rewrite_goes_where_the_file_belongs() {
     let files = [there, here].map(|ino| FileExtents { ino, extents: extents(ino) }).to_vec();
     let work = compaction::work(&world.tables, files).unwrap();
     assert_eq!((work.pool, work.files.len(), work.files[0].ino), (PoolId(2), 1, there));
+    // Mounts of different pools, and no policy: nobody is protected less than before.
+    let (thin, whole) = (world.file("thin"), world.file("whole"));
+    world.create_pool("bare", "1+0", &[]).unwrap();
+    for (ino, chunk, pool) in [(thin, 7, 3), (whole, 8, 1)] {
+        let written = commit(&world, ino, chunk, pool, false);
+        world.mutate(written).unwrap();
+    }
+    let extents = |ino| read::extents(&world.tables, ino, 0, u64::MAX, 10).unwrap().extents;
+    let files = [thin, whole].map(|ino| FileExtents { ino, extents: extents(ino) }).to_vec();
+    let work = compaction::work(&world.tables, files).unwrap();
+    assert_eq!((work.pool, work.files.len()), (read::DEFAULT_POOL, 2));
 }
