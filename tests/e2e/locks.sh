@@ -19,5 +19,5 @@ say "the locks of a mount that dies go with its session"
 hold "$second/kept"
 ! free "$mount/kept" || fail "it was not taken"
 kill -9 "$(pid_of mount 2)"
-eventually 90 free "$mount/kept"
+eventually 15 free "$mount/kept"
 pkill -P "$holder"; wait "$holder" 2>/dev/null || true

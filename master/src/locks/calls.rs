@@ -198,6 +198,11 @@ impl LockDesk {
         self.heard(session);
     }
 
+    /// Whether others want what a session has locked.
+    pub fn is_wanted(&self, session: SessionId) -> bool {
+        self.table.is_wanted(session)
+    }
+
     /// How many ranges a session has locked.
     pub fn count(&self, session: SessionId) -> u64 {
         self.table.count(session) as u64

@@ -61,6 +61,8 @@ pub struct LockTable {
     waiting: BTreeMap<u64, Waiter>,
     arrivals: u64,
     ranges: BTreeMap<SessionId, usize>,
+    /// Sessions in whose way somebody was who did not wait, and may try again.
+    denied: BTreeSet<SessionId>,
 }
 
 fn holder_of(session: SessionId, claim: &LockClaim) -> Holder {
@@ -87,7 +89,13 @@ impl LockTable {
 
     fn wait(&mut self, waiter: Waiter, other: Holder, patience: LockPatience) -> Verdict {
         match patience {
-            LockPatience::None => Verdict::Denied { by_us: other.session == waiter.ticket.session },
+            LockPatience::None => {
+                let by_us = other.session == waiter.ticket.session;
+                if !by_us {
+                    self.denied.insert(other.session);
+                }
+                Verdict::Denied { by_us }
+            }
             LockPatience::WaitsIfItEnds if self.would_never_end(&waiter) => Verdict::Deadlock,
             LockPatience::Waits | LockPatience::WaitsIfItEnds => {
                 self.arrivals += 1;
@@ -123,6 +131,7 @@ impl LockTable {
     pub fn end_session(&mut self, session: SessionId) -> Vec<Ticket> {
         self.waiting.retain(|_, waiter| waiter.ticket.session != session);
         self.ranges.remove(&session);
+        self.denied.remove(&session);
         let mut freed = Vec::new();
         self.held.retain(|key, holders| {
             let before = holders.len();
@@ -133,6 +142,15 @@ impl LockTable {
             !holders.is_empty()
         });
         freed.into_iter().flat_map(|key| self.grant_waiters(key)).collect()
+    }
+
+    /// Whether others want what a session has locked.
+    pub fn is_wanted(&self, session: SessionId) -> bool {
+        let waits_for = |waiter: &Waiter| {
+            let others = self.in_the_way(holder_of(waiter.ticket.session, &waiter.claim), waiter.claim, waiter.mode);
+            waiter.ticket.session != session && others.into_iter().any(|(holder, _)| holder.session == session)
+        };
+        self.denied.contains(&session) || self.waiting.values().any(waits_for)
     }
 
     /// How many ranges a session has locked.
@@ -166,6 +184,7 @@ impl LockTable {
         *count = *count + after - before;
         if *count == 0 {
             self.ranges.remove(&holder.session);
+            self.denied.remove(&holder.session);
         }
     }
 
@@ -233,6 +252,22 @@ mod tests {
 
     const WRITE: Option<LockMode> = Some(LockMode::Exclusive);
     const READ: Option<LockMode> = Some(LockMode::Shared);
+
+    #[test]
+    fn what_others_were_denied_or_wait_for_is_wanted_until_it_is_let_go_of() {
+        let one = SessionId(1);
+        let mut table = LockTable::default();
+        for (patience, verdict) in [(LockPatience::None, Verdict::Denied { by_us: false }), (LockPatience::Waits, Verdict::Waits)] {
+            table.set(ticket(1, 1), claim(1, 0, 9, WRITE), LockPatience::None);
+            table.set(ticket(1, 2), claim(2, 5, 5, READ), LockPatience::None);
+            assert!(!table.is_wanted(one), "by another process of the same client alone");
+            assert_eq!(table.set(ticket(2, 1), claim(1, 5, 5, READ), patience), verdict);
+            assert!(table.is_wanted(one) && !table.is_wanted(SessionId(2)));
+            table.set(ticket(1, 3), claim(1, 0, 9, None), LockPatience::None);
+            assert!(!table.is_wanted(one));
+            table.end_session(SessionId(2));
+        }
+    }
 
     #[test]
     fn whoever_waits_longest_is_granted_first_and_readers_together() {

@@ -65,6 +65,12 @@ async fn end_silent_sessions(master: Arc<Master>) {
             tracing::info!(%session, "a session was silent for too long and is ended");
             report("ending a session", master.end_session(session).await);
         }
+        // Whoever holds what others want has less time: leases are recalled, locks can only be waited for.
+        let silent = master.sessions.lock().silent(master.runtime.now(), master.settings.fencing_time);
+        for session in silent.into_iter().filter(|session| master.locks.lock().is_wanted(*session)) {
+            tracing::warn!(%session, "a client is silent that holds locks which others want, and is fenced");
+            report("fencing a client", master.end_session(session).await);
+        }
     }
 }
 
