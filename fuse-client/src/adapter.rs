@@ -212,6 +212,8 @@ fn open_flags(flags: fuser::OpenFlags) -> OpenFlags {
 mod libc_flags {
     use rustix::fs::{FallocateFlags, OFlags};
     pub const O_APPEND: i32 = OFlags::APPEND.bits() as i32;
+    /// Part of O_SYNC, too.
+    pub const O_DSYNC: i32 = OFlags::DSYNC.bits() as i32;
     pub const O_EXCL: i32 = OFlags::EXCL.bits() as i32;
     pub const O_TRUNC: i32 = OFlags::TRUNC.bits() as i32;
     pub const FALLOC_FL_KEEP_SIZE: i32 = FallocateFlags::KEEP_SIZE.bits() as i32;
@@ -511,7 +513,7 @@ impl Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: fuser::OpenFlags,
+        flags: fuser::OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
@@ -523,9 +525,12 @@ impl Filesystem for Adapter {
         let ino = self.ino(number);
         let clears_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) && self.fs.may_have_set_id(ino);
         let is_write_back = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        // For a descriptor that is not kept in pages the kernel does not call fsync after a write that is to be stable.
+        let is_to_be_synced = flags.0 & libc_flags::O_DSYNC != 0 && self.fs.appends(handle);
         let begun = self.runtime.now();
         if !clears_set_id
             && !is_write_back
+            && !is_to_be_synced
             && let Some(result) = self.fs.try_write(handle, offset, data)
         {
             answer(result);
@@ -536,7 +541,14 @@ impl Filesystem for Adapter {
             if clears_set_id {
                 fs.clear_set_id(ino).await?;
             }
-            if is_write_back { fs.write_back(handle, offset, &data).await } else { fs.write(handle, offset, &data).await }
+            if is_write_back {
+                return fs.write_back(handle, offset, &data).await;
+            }
+            let written = fs.write(handle, offset, &data).await?;
+            if is_to_be_synced {
+                fs.fsync(handle, true).await?;
+            }
+            Ok(written)
         };
         self.start("write", self.change(request), work, move |_: &FileSystem, result| answer(result));
     }

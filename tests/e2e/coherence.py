@@ -192,7 +192,7 @@ def directories_crosswise(mounts, seconds):
             slowest[place] = max(slowest[place], time.time() - begun)
 
     side_by_side(*[lambda place=place: work(place) for place in range(len(mounts))])
-    expect(max(slowest) < 5, f"a round took {max(slowest):.1f} s")
+    expect(max(slowest) < 10, f"a round took {max(slowest):.1f} s, as long as a client that does not answer is waited for")
     for mount in mounts:
         expect(not os.listdir(os.path.join(mount, "cross-a")) and not os.listdir(os.path.join(mount, "cross-b")), "they are empty again")
     return f"{sum(counts)} rounds, the slowest took {max(slowest) * 1000:.0f} ms"

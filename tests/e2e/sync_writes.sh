@@ -26,6 +26,8 @@ sync_writer dsync $O_DSYNC 0
 sync_writer direct_sync $((O_DIRECT | O_SYNC)) 0
 sync_writer direct_dsync $((O_DIRECT | O_DSYNC)) 0
 sync_writer append_sync $((O_APPEND | O_SYNC)) 0
+sync_writer append_dsync $((O_APPEND | O_DSYNC)) 0
+sync_writer append_rwf_dsync $O_APPEND $RWF_DSYNC
 sync_writer rwf_sync 0 $RWF_SYNC
 sync_writer rwf_dsync 0 $RWF_DSYNC
 sync_writer rwf_direct_sync $O_DIRECT $RWF_SYNC

@@ -94,6 +94,11 @@ impl FileSystem {
         }
     }
 
+    /// Whether writes through this handle go to the end of the file.
+    pub fn appends(&self, handle: Handle) -> bool {
+        self.0.handles.file(handle).is_ok_and(|open| open.append.is_some())
+    }
+
     /// Whether `flush` has anything to do for this handle. The adapter may answer close(2) at once if not.
     pub fn needs_flush(&self, handle: Handle) -> bool {
         self.0
