@@ -9,7 +9,7 @@ use cairn_common::ids::{ChunkId, Ino, MapEpoch, PoolId, SessionId, TargetId};
 use cairn_common::map::ClusterMap;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::{ChunkserverError, ChunkserverReply, ChunkserverRequest};
-use cairn_common::wire::master::{CompactionWork, FileCommit, FileCompaction};
+use cairn_common::wire::master::{CompactionWork, FileCommit, FileCompaction, Puts};
 use cairn_runtime::task::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,8 @@ pub enum CommitError {
     /// The session under which the data was held back is gone. Whether the commit was done is unknown.
     #[error("the session is gone")]
     SessionGone,
-    /// These chunks are content that another pool has already: put all again, stable, these in the pools named here; then commit them with
-    /// `commit_synced`.
+    /// These chunks are content that another pool has already: put all again, stable, these in the pools named here; then commit them as
+    /// [`Puts::Synced`].
     #[error("the chunks must be put elsewhere")]
     PutElsewhere(Vec<(ChunkId, PoolId)>),
     /// It can't succeed.
@@ -41,14 +41,7 @@ pub trait Metadata: Send + Sync {
         &self,
         files: Vec<FileCommit>,
         chunks: Vec<NewChunk>,
-        durable: bool,
-        session: SessionId,
-    ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>>;
-    /// The same for chunks that are all on stable storage.
-    fn commit_synced(
-        &self,
-        files: Vec<FileCommit>,
-        chunks: Vec<NewChunk>,
+        puts: Puts,
         durable: bool,
         session: SessionId,
     ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>>;

@@ -17,7 +17,7 @@ use cairn_common::extent::NewChunk;
 use cairn_common::ids::{ChunkId, Ino, SessionId};
 use cairn_common::limits::COMMIT_EXTENTS_MAX;
 use cairn_common::planted::{Bug, is_planted};
-use cairn_common::wire::master::FileCommit;
+use cairn_common::wire::master::{FileCommit, Puts};
 use cairn_runtime::clock::Moment;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -220,11 +220,8 @@ async fn commit(core: &Arc<Core>, mut batch: Vec<FileBatch>, durable: bool) {
         }
         let answered = core.commit_count.answered();
         let wants_durable = durable && !is_planted(Bug::CommitNotDurable);
-        let answer = match elsewhere {
-            None => core.metadata.commit(files, chunks, wants_durable, session).await,
-            Some(_) => core.metadata.commit_synced(files, chunks, wants_durable, session).await,
-        };
-        match answer {
+        let puts_are = if elsewhere.is_some() { Puts::Synced } else { Puts::Unsynced };
+        match core.metadata.commit(files, chunks, puts_are, wants_durable, session).await {
             Ok(results) => {
                 core.counts.commits.add(1);
                 if durable {

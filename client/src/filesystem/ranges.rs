@@ -8,7 +8,7 @@ use crate::ports::CommitError;
 use cairn_common::error::FsError;
 use cairn_common::limits::{FILE_BYTES_MAX, GIB};
 use cairn_common::planted::{Bug, is_planted};
-use cairn_common::wire::master::{FileCommit, Mutation, MutationReply};
+use cairn_common::wire::master::{FileCommit, Mutation, MutationReply, Puts};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ impl FileSystem {
         loop {
             let session = self.0.metadata.session().await?;
             let growth = FileCommit { ino: file.ino(), extents: Vec::new(), size_at_least: end, mtime: self.0.runtime.wall() };
-            let attributes = match self.0.metadata.commit(vec![growth], Vec::new(), false, session).await {
+            let attributes = match self.0.metadata.commit(vec![growth], Vec::new(), Puts::Unsynced, false, session).await {
                 Ok(mut results) => results.pop().ok_or_else(|| unexpected("fallocate"))??,
                 // Done twice it changes nothing.
                 Err(CommitError::SessionGone) => continue,

@@ -11,7 +11,7 @@ use cairn_common::ids::{ChunkId, Ino, MapEpoch, SessionId};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::lease::LeaseMode;
 use cairn_common::wire::master::{
-    CompactionWork, FileCommit, FileCompaction, MasterError, MasterReply, MasterRequest, Mutation, MutationReply,
+    CompactionWork, FileCommit, FileCompaction, MasterError, MasterReply, MasterRequest, Mutation, MutationReply, Puts,
 };
 use cairn_runtime::task::BoxFuture;
 use std::collections::BTreeSet;
@@ -113,10 +113,6 @@ impl MasterMetadata {
     }
 }
 
-fn inodes_of(files: &[FileCommit]) -> Vec<Ino> {
-    files.iter().map(|file| file.ino).collect()
-}
-
 fn newest_ticket(chunks: &[NewChunk]) -> Option<Timestamp> {
     chunks.iter().map(|chunk| chunk.ticket).max()
 }
@@ -130,22 +126,16 @@ impl Metadata for MasterMetadata {
         &self,
         files: Vec<FileCommit>,
         chunks: Vec<NewChunk>,
+        puts: Puts,
         durable: bool,
         session: SessionId,
     ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>> {
-        let (inodes, tickets) = (inodes_of(&files), newest_ticket(&chunks));
-        Box::pin(self.publish(Mutation::Commit { files, chunks }, inodes, tickets, durable, session))
-    }
-
-    fn commit_synced(
-        &self,
-        files: Vec<FileCommit>,
-        chunks: Vec<NewChunk>,
-        durable: bool,
-        session: SessionId,
-    ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>> {
-        let (inodes, tickets) = (inodes_of(&files), newest_ticket(&chunks));
-        Box::pin(self.publish(Mutation::CommitSynced { files, chunks }, inodes, tickets, durable, session))
+        let (inodes, tickets) = (files.iter().map(|file| file.ino).collect(), newest_ticket(&chunks));
+        let mutation = match puts {
+            Puts::Unsynced => Mutation::Commit { files, chunks },
+            Puts::Synced => Mutation::CommitSynced { files, chunks },
+        };
+        Box::pin(self.publish(mutation, inodes, tickets, durable, session))
     }
 
     fn session(&self) -> BoxFuture<'_, Result<SessionId, FsError>> {

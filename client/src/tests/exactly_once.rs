@@ -5,7 +5,7 @@ use super::world::{Pair, new_file};
 use cairn_common::error::FsError;
 use cairn_common::ids::{Ino, Sequence};
 use cairn_common::time::Timestamp;
-use cairn_common::wire::master::{FileCommit, MasterError, Mutation};
+use cairn_common::wire::master::{FileCommit, MasterError, Mutation, Puts};
 use cairn_runtime::sim::{NetworkFaults, block_on_world, for_each_seed};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -134,7 +134,11 @@ fn a_refused_commit_is_no_error_but_a_request_to_put_again() {
                 state.refuse_commit = Some(refusal.clone());
             });
             let session = metadata.session().await.expect("the master is there");
-            assert_eq!(metadata.commit(Vec::new(), Vec::new(), false, session).await, Err(CommitError::PutAgain), "{refusal}");
+            assert_eq!(
+                metadata.commit(Vec::new(), Vec::new(), Puts::Unsynced, false, session).await,
+                Err(CommitError::PutAgain),
+                "{refusal}"
+            );
         }
         assert_eq!(pair.fs.map().epoch, cairn_common::ids::MapEpoch(2), "the new map was fetched");
     });

@@ -458,6 +458,13 @@ pub struct FileCompaction {
     pub new: Vec<Extent>,
 }
 
+/// Whether the chunks of a commit are on stable storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Puts {
+    Unsynced,
+    Synced,
+}
+
 /// Data of one file in a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileCommit {

@@ -11,7 +11,7 @@ use cairn_common::ids::{ChunkId, Ino, MapEpoch, PoolId, SessionId};
 use cairn_common::limits::{COMMIT_EXTENTS_MAX, FILE_BYTES_MAX};
 use cairn_common::time::Timestamp;
 use cairn_common::wire::chunkserver::ShardKey;
-use cairn_common::wire::master::{CompactionWork, FileCommit, FileCompaction, FileExtents};
+use cairn_common::wire::master::{CompactionWork, FileCommit, FileCompaction, FileExtents, Puts};
 use cairn_runtime::Runtime;
 use cairn_runtime::task::BoxFuture;
 use parking_lot::Mutex;
@@ -29,6 +29,7 @@ struct File {
     mtime: Timestamp,
     version: u64,
     extents: ExtentMap,
+    pool: PoolId,
 }
 
 /// Counts of requests.
@@ -95,7 +96,7 @@ impl FakeMaster {
     pub fn create(&self, ino: Ino) -> Attributes {
         let mut extents = ExtentMap::default();
         extents.learn(0..u64::MAX, &ExtentPage::default());
-        let file = File { version: 1, extents, ..File::default() };
+        let file = File { version: 1, extents, pool: POOL, ..File::default() };
         self.state.lock().files.insert(ino, file.clone());
         attributes(ino, &file)
     }
@@ -156,7 +157,9 @@ impl FakeMaster {
 
     /// Of new files.
     pub fn create_in(&self, ino: Ino, pool: PoolId) -> Attributes {
-        Attributes { pool: Some(pool), ..self.create(ino) }
+        let attributes = self.create(ino);
+        self.state.lock().files.get_mut(&ino).expect("just made").pool = pool;
+        Attributes { pool: Some(pool), ..attributes }
     }
 
     pub fn fail_commits(&self, error: Option<FsError>) {
@@ -258,9 +261,23 @@ impl FakeMaster {
         Ok(results)
     }
 
+    /// What is said to be stable is.
+    fn check_stable(&self, info: &ChunkInfo) {
+        let map = self.targets.map();
+        let group = map.pool(info.pool).expect("a pool").group_of(info.id);
+        for (slot, index) in info.slots.slots().zip(0..) {
+            let key = ShardKey { chunk: info.id, scheme: info.scheme, index };
+            let is_stable = group.slots[usize::from(slot)].holder.is_some_and(|target| self.targets.is_stable(target, &key));
+            assert!(is_stable || !info.scheme.layout(info.bytes).is_stored(index), "{key:?} is not stable");
+        }
+    }
+
     fn apply(&self, files: &[FileCommit], chunks: &[NewChunk]) -> Vec<Result<Attributes, FsError>> {
         chunks.iter().for_each(|chunk| self.check_stored(&chunk.info));
         let mut state = self.state.lock();
+        let mut pools = files.iter().filter_map(|commit| state.files.get(&commit.ino)).map(|file| file.pool);
+        let first = pools.next();
+        assert!(pools.all(|pool| Some(pool) == first), "a commit says of each chunk one place: it holds files of one pool");
         for chunk in chunks {
             state.chunks.entry(chunk.info.id).or_insert(chunk.info);
         }
@@ -352,35 +369,20 @@ impl Metadata for FakeMaster {
         &self,
         files: Vec<FileCommit>,
         chunks: Vec<NewChunk>,
+        puts: Puts,
         durable: bool,
         _: SessionId,
     ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>> {
         Box::pin(async move {
-            let elsewhere = self.faults.lock().elsewhere.filter(|_| !chunks.is_empty());
-            match elsewhere {
-                Some(pool) => Err(CommitError::PutElsewhere(chunks.iter().map(|chunk| (chunk.info.id, pool)).collect())),
-                None => self.take(files, chunks, durable).await,
+            let elsewhere = self.faults.lock().elsewhere.filter(|_| !chunks.is_empty() && puts == Puts::Unsynced);
+            if let Some(pool) = elsewhere {
+                return Err(CommitError::PutElsewhere(chunks.iter().map(|chunk| (chunk.info.id, pool)).collect()));
             }
+            if puts == Puts::Synced {
+                chunks.iter().for_each(|chunk| self.check_stable(&chunk.info));
+            }
+            self.take(files, chunks, durable).await
         })
-    }
-
-    fn commit_synced(
-        &self,
-        files: Vec<FileCommit>,
-        chunks: Vec<NewChunk>,
-        durable: bool,
-        _: SessionId,
-    ) -> BoxFuture<'_, Result<Vec<Result<Attributes, FsError>>, CommitError>> {
-        let map = self.targets.map();
-        for info in chunks.iter().map(|chunk| &chunk.info) {
-            let group = map.pool(info.pool).expect("a pool").group_of(info.id);
-            for (slot, index) in info.slots.slots().zip(0..) {
-                let key = ShardKey { chunk: info.id, scheme: info.scheme, index };
-                let is_stable = group.slots[usize::from(slot)].holder.is_some_and(|target| self.targets.is_stable(target, &key));
-                assert!(is_stable || !info.scheme.layout(info.bytes).is_stored(index), "{key:?} is not stable");
-            }
-        }
-        Box::pin(self.take(files, chunks, durable))
     }
 
     fn compaction_work(&self, done: bool) -> BoxFuture<'_, Result<Option<CompactionWork>, FsError>> {

@@ -64,6 +64,27 @@ fn what_is_elsewhere_already_is_put_there_and_stable() {
     }
 }
 
+#[test]
+fn equal_content_of_two_pools_takes_two_commits() {
+    with_cluster(4, "4+2", |cluster| async move {
+        let content = pattern(5, MIB);
+        let files: Vec<_> = [(10, POOL), (11, COPIES)]
+            .map(|(number, pool)| {
+                let attributes = cluster.master.create_in(Ino(number), pool);
+                let file = cluster.store.file(Ino(number));
+                file.opened(&attributes, &Default::default(), true);
+                file
+            })
+            .into();
+        for file in &files {
+            file.write(0, &content).await.expect("written");
+        }
+        let before = cluster.master.requests().commits;
+        cluster.store.flush_all().await.expect("flushed");
+        assert_eq!(cluster.master.requests().commits - before, 2);
+    });
+}
+
 fn pools_of(chunks: &[cairn_common::extent::ChunkInfo]) -> Vec<PoolId> {
     chunks.iter().map(|chunk| chunk.pool).collect()
 }

@@ -21,15 +21,8 @@ use cairn_common::extent::{ChunkInfo, Extent, NewChunk};
 use cairn_common::ids::{ChunkId, Ino, PoolId};
 use cairn_common::limits::{CHUNK_BYTES_MAX, COMMIT_EXTENTS_MAX, FILE_BYTES_MAX, SHARD_BYTES_MAX};
 use cairn_common::planted::{Bug, is_planted};
-use cairn_common::wire::master::{FileCommit, MasterError, MutationReply};
+use cairn_common::wire::master::{FileCommit, MasterError, MutationReply, Puts};
 use std::collections::BTreeMap;
-
-/// Whether the chunks of a commit are on stable storage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Puts {
-    Unsynced,
-    Synced,
-}
 
 pub fn commit(edit: &mut Edit<'_, '_>, files: &[FileCommit], chunks: &[NewChunk], puts: Puts) -> Attempt<MutationReply> {
     check_shape(files)?;

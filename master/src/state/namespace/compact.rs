@@ -6,13 +6,13 @@
 
 use crate::state::chunk::Ledger;
 use crate::state::edit::Edit;
-use crate::state::namespace::commit::{Puts, check_chunks, check_ranges, malformed, per_file};
+use crate::state::namespace::commit::{check_chunks, check_ranges, malformed, per_file};
 use crate::state::namespace::extent_map::{lay, overlapping};
 use crate::state::outcome::Attempt;
 use cairn_common::extent::{Extent, NewChunk, unchanged};
 use cairn_common::limits::COMPACTION_EXTENTS_MAX;
 use cairn_common::planted::{Bug, is_planted};
-use cairn_common::wire::master::{FileCompaction, MasterError, MutationReply};
+use cairn_common::wire::master::{FileCompaction, MasterError, MutationReply, Puts};
 
 pub fn compact(edit: &mut Edit<'_, '_>, files: &[FileCompaction], chunks: &[NewChunk]) -> Attempt<MutationReply> {
     check_shape(files)?;

@@ -20,10 +20,9 @@ mod unlink;
 pub mod xattr;
 
 use crate::state::edit::Edit;
-use crate::state::namespace::commit::Puts;
 use crate::state::outcome::Attempt;
 use cairn_common::ids::SessionId;
-use cairn_common::wire::master::{Mutation, MutationReply};
+use cairn_common::wire::master::{Mutation, MutationReply, Puts};
 
 pub use rename::Place;
 

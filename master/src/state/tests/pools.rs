@@ -1,20 +1,21 @@
 //! Pools, policies, and content that files of several pools have.
 
 use super::world::{World, chunk_id};
-use crate::keys;
-use crate::state::command::{Command, PlacementScope};
+use crate::keys::{self, Record};
+use crate::state::command::{Command, NewPool, PREFIX_BITS_MAX, PlacementScope};
 use crate::state::compaction;
+use crate::state::outcome::Outcome;
 use crate::state::read;
-use crate::state::record::{ChunkRecord, fetch};
-use crate::store::tables::Table;
+use crate::state::record::{ChunkRecord, Detail, Inode, fetch};
+use crate::store::tables::{Batch, Table};
 use cairn_common::attributes::FileKind;
 use cairn_common::error::FsError;
 use cairn_common::extent::{Extent, SlotMask};
 use cairn_common::ids::{Ino, PoolId};
-use cairn_common::limits::POOLS_MAX;
+use cairn_common::limits::{POOLS_MAX, SLOTS_MAX};
 use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::{FileExtents, MasterError, Mutation, RenameMode};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Three chunkservers with two solid disks each, three with two others.
 fn world() -> World {
@@ -81,6 +82,42 @@ fn pools_that_can_not_be_are_refused() {
     }
     assert!(problem(world.create_pool("more", "1+1", &[])).contains("at most"));
     world.assert_sound();
+}
+
+#[test]
+fn all_pools_together_fit_the_map() {
+    let mut world = world();
+    let new = |number| NewPool {
+        name: format!("p{number}"),
+        scheme: Scheme::new(8, 4).unwrap(),
+        labels: BTreeMap::new(),
+        prefix_bits: PREFIX_BITS_MAX,
+        placement_seed: number,
+    };
+    let slots = 12 << PREFIX_BITS_MAX;
+    for number in 0..(SLOTS_MAX / slots) as u64 {
+        assert!(matches!(world.apply(Command::CreatePool(new(number))), Outcome::PoolCreated { .. }));
+    }
+    let refused = world.apply(Command::CreatePool(new(99)));
+    assert!(matches!(&refused, Outcome::Refused(MasterError::Malformed(problem)) if problem.contains("500000 slots")), "{refused:?}");
+}
+
+#[test]
+fn a_creation_below_damaged_parents_has_no_policy_and_stops_nothing() {
+    let mut world = world();
+    world.create_pool("fast", "1+2", &[]).unwrap();
+    let above = world.directory("above");
+    let below = world.make(above, "below", FileKind::Directory);
+    for (name, parent) in [("lost", Ino(999)), ("circle", below)] {
+        let mut inode: Inode = fetch(&world.tables, Table::Inodes, &keys::inode(above)).unwrap().expect("just made");
+        inode.detail = Detail::Directory { parent };
+        let mut damage = Batch::new(&world.tables);
+        damage.put(Table::Inodes, &keys::inode(above), inode.encode());
+        let damage = damage.into_changes();
+        world.tables.commit(damage);
+        let file = world.make(below, name, FileKind::Regular);
+        assert_eq!(world.attributes(file).pool, None);
+    }
 }
 
 #[test]
