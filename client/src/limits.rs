@@ -50,6 +50,8 @@ pub const ACCESSES_NOTED_MAX: usize = 65_536;
 pub const KERNEL_NAMES_TTL: Duration = Duration::from_millis(100);
 /// The same while no other client holds any lease, so that hardly anybody will ever wait.
 pub const KERNEL_NAMES_TTL_ALONE: Duration = Duration::from_secs(1);
+/// A listing that the kernel believes for less than that is told anew: else it would ask for each of its names while it is looked at.
+pub const KERNEL_LISTS: Duration = Duration::from_millis(250);
 /// The kernel counts in ticks of up to 10 ms, from when the process that asked runs again: it may believe names for so much longer.
 pub const KERNEL_SLACK: Duration = Duration::from_millis(20);
 /// How long the kernel may believe attributes of a file that is being written here, which commits change behind its back.

@@ -165,8 +165,15 @@ fn reply_attr(fs: &FileSystem, reply: ReplyAttr, result: Result<Attributes, FsEr
     }
 }
 
-fn reply_xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, FsError>) {
+/// What is said of an attribute that an inode does not have. SELinux labels no file of a FUSE mount, and says that there are no labels here; so do we to programs that ask
+/// without it. `ls -l` asks for that label first of all, with a question for each file unless it hears that.
+fn without(name: &OsStr) -> Errno {
+    if name == "security.selinux" { Errno::EOPNOTSUPP } else { Errno::NO_XATTR }
+}
+
+fn reply_xattr(reply: ReplyXattr, size: u32, absent: Errno, result: Result<Vec<u8>, FsError>) {
     match result {
+        Err(FsError::NoAttribute) => reply.error(absent),
         Ok(data) if size == 0 => reply.size(data.len() as u32),
         Ok(data) if data.len() > size as usize => reply.error(Errno::ERANGE),
         Ok(data) => reply.data(&data),
@@ -588,8 +595,12 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: fuser::OpenFlags, reply: ReplyOpen) {
         let ino = self.ino(ino);
-        let answer = move |_: &FileSystem, result: Result<Handle, FsError>| match result {
-            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
+        let answer = move |fs: &FileSystem, result: Result<Handle, FsError>| match result {
+            Ok(handle) => {
+                let mut flags = FopenFlags::FOPEN_CACHE_DIR;
+                flags.set(FopenFlags::FOPEN_KEEP_CACHE, fs.is_listing_known_to_kernel(ino));
+                reply.opened(FileHandle(handle.0), flags);
+            }
             Err(error) => reply.error(errno(error)),
         };
         self.start("opendir", self.question(request), move |fs| async move { fs.open_directory(ino).await }, answer);
@@ -674,12 +685,13 @@ impl Filesystem for Adapter {
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let ino = self.ino(ino);
         let begun = self.runtime.now();
+        let absent = without(name);
         if let Some(result) = self.fs.try_get_xattr(ino, name.as_bytes()) {
-            reply_xattr(reply, size, result);
+            reply_xattr(reply, size, absent, result);
             return self.note(Operation::Getxattr, begun);
         }
         let name = name_of(name);
-        let answer = move |_: &FileSystem, result| reply_xattr(reply, size, result);
+        let answer = move |_: &FileSystem, result| reply_xattr(reply, size, absent, result);
         self.start("getxattr", self.question(request), move |fs| async move { fs.get_xattr(ino, &name).await }, answer);
     }
 
@@ -687,10 +699,11 @@ impl Filesystem for Adapter {
         let ino = self.ino(ino);
         let begun = self.runtime.now();
         if let Some(names) = self.fs.try_list_xattr(ino) {
-            reply_xattr(reply, size, Ok(joined(names)));
+            reply_xattr(reply, size, Errno::NO_XATTR, Ok(joined(names)));
             return self.note(Operation::Listxattr, begun);
         }
-        let answer = move |_: &FileSystem, result: Result<Vec<Vec<u8>>, FsError>| reply_xattr(reply, size, result.map(joined));
+        let answer =
+            move |_: &FileSystem, result: Result<Vec<Vec<u8>>, FsError>| reply_xattr(reply, size, Errno::NO_XATTR, result.map(joined));
         self.start("listxattr", self.question(request), move |fs| async move { fs.list_xattr(ino).await }, answer);
     }
 

@@ -50,9 +50,11 @@ pub async fn fill_plus<'fs>(
             }
         }
     }
-    let page = fs.read_directory(handle, cookie_of_offset(offset), PAGE_ENTRIES, true).await?;
+    let after = cookie_of_offset(offset);
+    let page = fs.read_directory(handle, after, PAGE_ENTRIES, true).await?;
     let mut told = vec![fs.telling_names(ino)];
     let names_ttl = told[0].ttl;
+    let (mut up_to, mut believed) = (after, names_ttl);
     for entry in &page {
         // An entry of inode 0 would be no entry to programs.
         let Some(attributes) = &entry.attributes else { continue };
@@ -65,6 +67,10 @@ pub async fn fill_plus<'fs>(
         if reply.add(INodeNo(entry.ino.0), offset_of_cookie(entry.cookie), name, &ttl, &file_attr(attributes), GENERATION) {
             break;
         }
+        (up_to, believed) = (entry.cookie, believed.min(ttl));
+    }
+    if !believed.is_zero() {
+        fs.note_listed(ino, after, up_to, believed);
     }
     Ok(told)
 }

@@ -68,6 +68,11 @@ class Cairn(System):
     def cold(self):
         drop_kernel_caches()
         pid = next(pid for role, pid in self.processes() if role == "mount")
+        # Unmounted, it ends its session: a killed one would seem to share the directories with the new one.
+        run("fusermount3", "-u", self.directory)
+        deadline = time.monotonic() + 60
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
         run(PROJECT / "scripts/dev-cluster", "restart", "--data", self.data, pid, stdout=subprocess.DEVNULL)
 
     def stop(self):

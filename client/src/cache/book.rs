@@ -13,7 +13,7 @@
 //! Each time a lease is gained it gets a new stamp; what is remembered carries the stamp of the lease that it rests on.
 
 use super::bounded::Bounded;
-use crate::limits::CONTENDED_MAX;
+use crate::limits::{CONTENDED_MAX, KERNEL_SETTLES};
 use cairn_common::collections::FastMap;
 use cairn_common::ids::{Ino, SessionId};
 use cairn_common::planted::{Bug, is_planted};
@@ -58,6 +58,8 @@ struct Held {
     kernel: KernelBelief,
     /// When the kernel has first asked for the inode by its number since the lease was gained.
     asked: Option<Moment>,
+    /// From when it knows what it was told with a name since then.
+    met: Option<Moment>,
 }
 
 /// Until when the kernel may believe, or come to believe, what it can't be made to forget.
@@ -133,13 +135,14 @@ impl LeaseBook {
                 users: 0,
                 kernel: KernelBelief::default(),
                 asked: None,
+                met: None,
             });
             if held.state == State::Good {
                 // An answer that was given later may have come earlier.
                 held.mode = held.mode.max(grant.mode);
             } else {
                 self.stamps = stamp;
-                (held.stamp, held.mode, held.state, held.asked) = (stamp, grant.mode, State::Good, None);
+                (held.stamp, held.mode, held.state, held.asked, held.met) = (stamp, grant.mode, State::Good, None, None);
             }
         }
     }
@@ -166,9 +169,18 @@ impl LeaseBook {
         }
     }
 
-    /// When the kernel has first asked for the inode since the lease was gained.
-    pub fn asked(&self, ino: Ino) -> Option<Moment> {
-        self.held.get(&ino)?.asked
+    /// The kernel was told of the inode, with a name, under the lease of this stamp, and knows it from then on.
+    pub fn note_met(&mut self, ino: Ino, stamp: u64, from: Moment) {
+        if let Some(held) = self.held.get_mut(&ino).filter(|held| held.stamp == stamp) {
+            held.met.get_or_insert(from);
+        }
+    }
+
+    /// If the kernel has asked for the inode by its number since the lease was gained: when it has an answer, or knows what that would say.
+    pub fn settled(&self, ino: Ino) -> Option<Moment> {
+        let held = self.held.get(&ino)?;
+        let answered = held.asked?.plus(KERNEL_SETTLES);
+        Some(held.met.map_or(answered, |met| met.min(answered)))
     }
 
     fn begin_use(&mut self, ino: Ino, may: impl FnOnce(&Held) -> bool) -> bool {

@@ -10,10 +10,8 @@
 use super::book::{KernelBelief, LeaseBook, Leased};
 use super::bounded::Bounded;
 use crate::counters::Counts;
-use crate::limits::{
-    ATTRIBUTES_CACHED_MAX, CONTENDED_PAUSE, ENTRIES_CACHED_MAX, KERNEL_NAMES_TTL, KERNEL_NAMES_TTL_ALONE, KERNEL_SETTLES, KERNEL_SLACK,
-};
-use cairn_common::attributes::Attributes;
+use crate::limits::{ATTRIBUTES_CACHED_MAX, CONTENDED_PAUSE, ENTRIES_CACHED_MAX, KERNEL_NAMES_TTL, KERNEL_NAMES_TTL_ALONE, KERNEL_SLACK};
+use cairn_common::attributes::{Attributes, FileKind};
 use cairn_common::ids::Ino;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::lease::LeaseMode;
@@ -91,6 +89,8 @@ pub struct Telling<'a> {
     cache: &'a MetadataCache,
     ino: Ino,
     what: Told,
+    /// With this the kernel gets to know a directory, under the lease of this stamp.
+    met: Option<u64>,
     pub ttl: Duration,
 }
 
@@ -119,6 +119,9 @@ impl Drop for Telling<'_> {
             Told::Attributes => KernelBelief { attributes: now.plus(self.ttl + KERNEL_SLACK), ..KernelBelief::default() },
             Told::Inode => {
                 let (arrival, attributes) = (now.plus(KERNEL_SLACK), now.plus(self.ttl + KERNEL_SLACK));
+                if let Some(stamp) = self.met {
+                    self.cache.state.lock().book.note_met(self.ino, stamp, arrival);
+                }
                 KernelBelief { arrival, attributes, ..KernelBelief::default() }
             }
         };
@@ -212,7 +215,7 @@ impl MetadataCache {
             let mut state = self.state.lock();
             !state.book.is_contended(directory, self.runtime.now()) && state.book.use_to_tell(directory)
         };
-        Telling { cache: self, ino: directory, what: Told::Names, ttl: if may { ttl } else { Duration::ZERO } }
+        Telling { cache: self, ino: directory, what: Told::Names, met: None, ttl: if may { ttl } else { Duration::ZERO } }
     }
 
     /// Whether a name leads to an inode for all that may be believed at this moment.
@@ -228,7 +231,7 @@ impl MetadataCache {
         let until = state.book.in_use(from).1.names;
         let left = until.since(self.runtime.now());
         let may = from != to && !left.is_zero() && state.book.use_to_tell(to);
-        Telling { cache: self, ino: to, what: Told::Moved(until), ttl: if may { left } else { Duration::ZERO } }
+        Telling { cache: self, ino: to, what: Told::Moved(until), met: None, ttl: if may { left } else { Duration::ZERO } }
     }
 
     /// To be held while attributes that were handed out are told to the kernel; at most `most` is allowed. Nothing if they may be other ones by now.
@@ -243,8 +246,8 @@ impl MetadataCache {
 
     /// Whether the kernel has first asked for an inode, since it was leased, so lately that the answer may be on its way. Before that it knew another size.
     pub fn is_being_asked(&self, ino: Ino) -> bool {
-        let asked = self.state.lock().book.asked(ino);
-        asked.is_some_and(|asked| asked.plus(KERNEL_SETTLES) > self.runtime.now())
+        let settled = self.state.lock().book.settled(ino);
+        settled.is_some_and(|settled| settled > self.runtime.now())
     }
 
     /// Whether the kernel believes attributes of an inode that it was told while it was leased.
@@ -254,20 +257,24 @@ impl MetadataCache {
 
     fn telling(&self, what: Told, ino: Ino, version: u64, most: Duration) -> Telling<'_> {
         let ttl = self.left().min(most);
+        let mut met = None;
         let may = !ttl.is_zero() && {
             let now = self.runtime.now();
             let mut state = self.state.lock();
             let stamp = state.book.stamp(ino);
             let is_known = |known: &&Resting<Attributes>| Some(known.stamp) == stamp && known.value.version == version;
-            // The first answer by number must not be lost on the kernel, which would go on with the size that it knew before. It believes it for no time, so
-            // that it need not be told to forget it at once.
+            // The first answer by number must not be lost on the kernel, which would go on with the size that it knew before, unless it knows the size under
+            // this lease from elsewhere. It believes it for no time, so that it need not be told to forget it at once.
             let is_first = what == Told::Attributes && {
                 state.book.note_asked(ino, now);
-                state.book.asked(ino).is_none_or(|asked| asked.plus(KERNEL_SETTLES) > now)
+                state.book.settled(ino).is_none_or(|settled| settled > now)
             };
-            !is_first && state.attributes.get(&ino).filter(is_known).is_some() && state.book.use_to_tell(ino)
+            let known = state.attributes.get(&ino).filter(is_known);
+            // Of files it may have thrown away that, too: the size is worth another question.
+            met = stamp.filter(|_| what == Told::Inode && known.is_some_and(|known| known.value.kind == FileKind::Directory));
+            !is_first && known.is_some() && state.book.use_to_tell(ino)
         };
-        Telling { cache: self, ino, what, ttl: if may { ttl } else { Duration::ZERO } }
+        Telling { cache: self, ino, what, met, ttl: if may { ttl } else { Duration::ZERO } }
     }
 
     fn release(&self, ino: Ino, kernel: KernelBelief) {
@@ -296,7 +303,7 @@ impl MetadataCache {
             let (in_use, kernel) = self.state.lock().book.in_use(ino);
             let now = self.runtime.now();
             // What it was told with a name is to be forgotten; an answer by number must not be lost for that.
-            let settled = self.state.lock().book.asked(ino).filter(|_| kernel.attributes > now).map(|asked| asked.plus(KERNEL_SETTLES));
+            let settled = self.state.lock().book.settled(ino).filter(|_| kernel.attributes > now);
             if in_use {
                 rung.await;
             } else if now < kernel.names {

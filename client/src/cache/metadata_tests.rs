@@ -199,6 +199,39 @@ fn the_first_answer_by_number_is_believed_for_no_time_so_that_it_is_not_lost_on_
     });
 }
 
+/// Else each walk through the directory asks again, for as long as the first answer is believed for no time.
+#[test]
+fn of_a_directory_that_the_kernel_got_to_know_by_name_the_first_answer_by_number_is_believed() {
+    block_on_world(1, |world| async move {
+        let cache = cache_in(&world);
+        let learned = |kind| {
+            let reading = cache.reading();
+            cache.accept(reading, &leased());
+            cache.learn_own(reading, &leased(), Attributes { kind, ..version(1) });
+        };
+        let by_number = || cache.telling_attributes(Ino(5), 1, Duration::MAX).ttl;
+        for (kind, is_believed) in [(FileKind::Directory, true), (FileKind::Regular, false)] {
+            learned(kind);
+            drop(cache.telling_inode(Ino(5), 1, Duration::MAX));
+            world.sleep(KERNEL_SLACK / 2).await;
+            assert!(by_number().is_zero(), "it may not know it yet");
+            cache.begin_recall(Ino(5), None);
+            cache.end_recall(Ino(5));
+            learned(kind);
+            drop(cache.telling_inode(Ino(5), 1, Duration::MAX));
+            world.sleep(KERNEL_SLACK).await;
+            assert_eq!(!by_number().is_zero(), is_believed, "{kind:?}");
+            assert_eq!(cache.is_being_asked(Ino(5)), !is_believed);
+            cache.begin_recall(Ino(5), None);
+            cache.end_recall(Ino(5));
+            learned(kind);
+            assert!(by_number().is_zero(), "this is another lease");
+            cache.begin_recall(Ino(5), None);
+            cache.end_recall(Ino(5));
+        }
+    });
+}
+
 #[test]
 fn a_lease_is_not_given_back_before_the_kernel_knows_an_inode_that_it_was_told_of() {
     block_on_world(1, |world| async move {

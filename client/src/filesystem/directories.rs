@@ -1,9 +1,10 @@
 //! opendir, readdir (with and without attributes), closedir.
 
-use super::listing::{DirectoryHandle, Fetch, Page};
+use super::listing::{DirectoryHandle, Fetch, Listing, Page};
 use super::start::FileSystem;
 use super::types::Handle;
 use crate::cache::Leased;
+use crate::limits::KERNEL_LISTS;
 use crate::link::{Answer, AskError};
 use cairn_common::attributes::DirectoryEntry;
 use cairn_common::error::FsError;
@@ -12,6 +13,7 @@ use cairn_common::limits::DIRECTORY_PAGE_ENTRIES_MAX;
 use cairn_common::wire::master::{MasterError, MasterReply, MasterRequest};
 use futures_util::future::join_all;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Attributes of entries that are asked for side by side.
@@ -74,12 +76,28 @@ impl FileSystem {
 
     /// The page at hand, if it knows what comes next; or that of a whole listing that is still true.
     fn page_at_hand(&self, directory: &DirectoryHandle, after: DirCookie, with_attributes: bool) -> Option<Arc<Page>> {
-        directory.page_for(after, with_attributes).or_else(|| {
-            let listings = self.0.listings.lock();
-            let listing = listings.get(directory.ino)?;
-            let is_true = self.0.cache.is_held(directory.ino, listing.stamp()) && self.0.cache.is_current(listing.reading(), directory.ino);
-            if is_true { listing.page_for(after, with_attributes).map(Arc::clone) } else { None }
-        })
+        let whole = || self.with_whole_listing(directory.ino, |listing| listing.page_for(after, with_attributes).map(Arc::clone)).flatten();
+        directory.page_for(after, with_attributes).or_else(whole)
+    }
+
+    /// Looks at the whole listing of a directory, if there is one that is still true.
+    fn with_whole_listing<T>(&self, ino: Ino, look: impl FnOnce(&Listing) -> T) -> Option<T> {
+        let listings = self.0.listings.lock();
+        let listing = listings.get(ino)?;
+        let is_true = self.0.cache.is_held(ino, listing.stamp()) && self.0.cache.is_current(listing.reading(), ino);
+        is_true.then(|| look(listing))
+    }
+
+    /// The kernel was told all entries of a directory after one cookie, up to another one, with their attributes. It believes each for `ttl`.
+    pub fn note_listed(&self, ino: Ino, after: DirCookie, up_to: DirCookie, ttl: Duration) {
+        let until = self.0.runtime.now().plus(ttl);
+        self.with_whole_listing(ino, |listing| listing.note_told(after, up_to, until));
+    }
+
+    /// Whether the kernel knows the whole listing of a directory, and believes each entry of it for a while, so that it can list it without us.
+    pub fn is_listing_known_to_kernel(&self, ino: Ino) -> bool {
+        let until = self.with_whole_listing(ino, Listing::believed_until).flatten();
+        until.is_some_and(|until| until.since(self.0.runtime.now()) >= KERNEL_LISTS)
     }
 
     /// Attributes are those that may be believed, or that a new page has brought. Others are asked for.

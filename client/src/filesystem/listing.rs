@@ -7,6 +7,7 @@ use crate::cache::Reading;
 use cairn_common::attributes::DirectoryEntry;
 use cairn_common::error::FsError;
 use cairn_common::ids::{DirCookie, Ino};
+use cairn_runtime::clock::Moment;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -42,10 +43,18 @@ impl Page {
     }
 }
 
+/// How much of a listing the kernel was told from the beginning on, with attributes, and until when it believes all of that.
+#[derive(Debug, Default)]
+struct Told {
+    up_to: DirCookie,
+    until: Moment,
+}
+
 /// All pages of a directory, from its beginning to its end, under one lease.
 #[derive(Debug)]
 pub struct Listing {
     pages: Vec<Arc<Page>>,
+    told: Mutex<Told>,
 }
 
 impl Listing {
@@ -54,7 +63,24 @@ impl Listing {
         let first = pages.first()?;
         let is_whole = first.after == DirCookie(0) && pages.last()?.end;
         let is_one = first.stamp.is_some() && pages.iter().all(|page| page.stamp == first.stamp);
-        (is_whole && is_one).then_some(Self { pages })
+        (is_whole && is_one).then(|| Self { pages, told: Mutex::default() })
+    }
+
+    /// The kernel was told what comes after one cookie, up to another one, and believes that until then.
+    pub fn note_told(&self, after: DirCookie, up_to: DirCookie, until: Moment) {
+        let mut told = self.told.lock();
+        if after == DirCookie(0) {
+            *told = Told { up_to, until };
+        } else if after <= told.up_to {
+            *told = Told { up_to: told.up_to.max(up_to), until: told.until.min(until) };
+        }
+    }
+
+    /// The kernel believes every entry until then, if it was told all.
+    pub fn believed_until(&self) -> Option<Moment> {
+        let told = self.told.lock();
+        let last = self.pages.last().map(|page| page.last())?;
+        (told.up_to >= last).then_some(told.until)
     }
 
     pub fn stamp(&self) -> u64 {
@@ -148,10 +174,12 @@ impl DirectoryHandle {
 
 #[cfg(test)]
 mod tests {
-    use super::Page;
+    use super::{Listing, Page};
     use crate::cache::Reading;
     use cairn_common::attributes::{DirectoryEntry, FileKind};
     use cairn_common::ids::{DirCookie, Ino};
+    use cairn_runtime::clock::Moment;
+    use std::sync::Arc;
 
     fn page(after: u64, cookies: &[u64], end: bool) -> Page {
         let entry = |cookie: &u64| DirectoryEntry {
@@ -169,6 +197,25 @@ mod tests {
             reading: Reading::default(),
             stamp: None,
         }
+    }
+
+    #[test]
+    fn the_kernel_believes_a_listing_until_the_first_entry_of_it_is_too_old_if_it_was_told_all() {
+        let held = |after, cookies: &[u64], end| Arc::new(Page { stamp: Some(1), ..page(after, cookies, end) });
+        let listing = Listing::of(vec![held(0, &[1, 4], false), held(4, &[6, 7], true)]).expect("whole");
+        let told = |after, up_to, until| listing.note_told(DirCookie(after), DirCookie(up_to), Moment::from_nanos(until));
+        assert_eq!(listing.believed_until(), None);
+        told(0, 4, 30);
+        told(4, 6, 20);
+        assert_eq!(listing.believed_until(), None, "not the last one");
+        told(6, 7, 40);
+        assert_eq!(listing.believed_until(), Some(Moment::from_nanos(20)));
+        told(0, 1, 90);
+        assert_eq!(listing.believed_until(), None, "it is told anew");
+        told(4, 7, 90);
+        assert_eq!(listing.believed_until(), None, "with a gap");
+        told(1, 7, 80);
+        assert_eq!(listing.believed_until(), Some(Moment::from_nanos(80)));
     }
 
     fn cookies(page: &Page, after: u64) -> Option<Vec<u64>> {
