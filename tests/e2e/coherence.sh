@@ -3,23 +3,6 @@
 source "$PROJECT/tests/e2e/lib.sh"
 cluster_up --mount "$WORK/second" --mount "$WORK/third" --mount "$WORK/fourth"
 seconds=3; [ -z "${FULL:-}" ] || seconds=30
-say "a listing that the kernel of one mount holds, while another adds a file and puts back the time of the directory"
-mkdir "$mount/listed"; (cd "$mount/listed" && touch $(seq 50))
-alone() { ls -l "$mount/listed" > /dev/null; sleep 0.1; [ "$(ls -l "$mount/listed" | wc -l)" = 51 ]; }
-for _ in $(seq 30); do alone || fail "a listing is not whole"; done
-perl -e '
-  my ($path, $other) = @ARGV;
-  opendir(my $dir, $path) or die $!;
-  my $first = grep { !/^\./ } readdir $dir;
-  system("touch -r $other $ENV{WORK}/time && touch $other/added && touch -r $ENV{WORK}/time $other") == 0 or die "the other mount: $?\n";
-  my ($here, $there) = map { (stat $_)[9] } $path, "$ENV{WORK}/time";
-  die "the time is $here, not $there\n" unless $here == $there;
-  rewinddir $dir;
-  my $again = grep { !/^\./ } readdir $dir;
-  die "$first, then $again entries\n" unless $first == 50 && $again == 51;
-' "$mount/listed" "$WORK/second/listed" || fail "an old listing"
-[ -e "$mount/listed/added" ] && [ "$(ls "$mount/listed" | wc -l)" = 51 ] || fail "an old listing"
-
 say "two mounts, then four"
 mkdir "$mount/two" "$mount/four"
 python3 "$PROJECT/tests/e2e/coherence.py" "$seconds" "$mount/two" "$WORK/second/two"
