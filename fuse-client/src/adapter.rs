@@ -344,7 +344,7 @@ impl Filesystem for Adapter {
             mtime: mtime.map(time_change),
             ctime: ctime.map(timestamp),
         };
-        let ino = self.ino(number);
+        let (ino, kernel) = (self.ino(number), self.kernel.clone());
         let handle = handle.map(|handle| Handle(handle.0));
         let answer = changed_answer(reply);
         // A change of nothing is how the kernel announces a write that takes the bits.
@@ -356,7 +356,9 @@ impl Filesystem for Adapter {
             if clears_set_id {
                 fs.clear_set_id(ino).await?;
             }
-            fs.set_attributes(ino, change, handle).await
+            let changed = fs.set_attributes(ino, change, handle).await?;
+            kernel.settle(ino).await;
+            Ok(changed)
         };
         self.start("setattr", self.change(request), work, answer);
     }
@@ -781,7 +783,7 @@ impl Filesystem for Adapter {
             let (family, patience) = lock_call::resolve(&fs, &caller, &claim, waits).await;
             let changed = fs.lock(handle, LockClaim { family, ..claim }, patience).await?;
             if changed {
-                kernel.forget_pages(ino).await;
+                kernel.forget_pages_for_a_while(ino).await;
             }
             Ok(())
         };

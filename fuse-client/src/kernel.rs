@@ -11,11 +11,18 @@ use cairn_runtime::clock::Moment;
 use cairn_runtime::task::BoxFuture;
 use fuser::{INodeNo, Notifier};
 use std::sync::{Arc, OnceLock};
-use tokio::sync::Semaphore;
+use std::time::Duration;
+use tokio::sync::{Semaphore, oneshot};
 
 /// Files of which the kernel forgets pages at a time. Each takes a thread until the reads and writes under way there are answered, perhaps for as long as
 /// the master is away; a role has 16 threads for such work, and others need some, too.
 const FORGETTING_MAX: usize = 8;
+
+/// How long a call waits for pages to be forgotten that others read or write at the time.
+const FORGETTING_LIMIT: Duration = Duration::from_secs(3);
+
+/// Somebody who asks about a file all the time does not hold up its changes for longer.
+const SETTLE_LIMIT: Duration = Duration::from_millis(200);
 
 /// The kernel's side of a mount. Cheap to clone; before the session has begun, nobody listens.
 #[derive(Clone)]
@@ -48,6 +55,32 @@ impl Kernel {
         self.questions.ask(&self.runtime, ino)
     }
 
+    /// Waits until the kernel has forgotten the pages that it is to forget when it is quiet. To be done before it is told attributes in answer to a change: with
+    /// these it takes the time of another mount's write for that of its pages, and would not look at them again.
+    pub async fn settle(&self, ino: Ino) {
+        let end = self.runtime.now().plus(SETTLE_LIMIT);
+        while self.questions.is_pending(ino) {
+            if self.runtime.now() >= end {
+                return self.forget_pages_for_a_while(ino).await;
+            }
+            self.runtime.sleep(QUIET / 4).await;
+        }
+    }
+
+    /// Has it forget the pages of a file, but waits no longer than a recall would for reads and writes that are under way.
+    pub async fn forget_pages_for_a_while(&self, ino: Ino) {
+        let pages = self.forget_pages(ino);
+        let (sender, done) = oneshot::channel();
+        self.runtime.spawn("forget pages", async move {
+            pages.await;
+            // Whoever waited may have gone on.
+            let _ = sender.send(());
+        });
+        if self.runtime.timeout(FORGETTING_LIMIT, done).await.is_err() {
+            tracing::debug!(%ino, "the kernel takes its time to forget pages");
+        }
+    }
+
     fn number(&self, ino: Ino) -> INodeNo {
         if ino == self.root { INodeNo::ROOT } else { INodeNo(ino.0) }
     }
@@ -78,7 +111,8 @@ impl KernelCache for Kernel {
             loop {
                 this.runtime.sleep(QUIET).await;
                 if this.questions.is_quiet(ino, this.runtime.now()) {
-                    return this.forget_pages(ino).await;
+                    this.forget_pages(ino).await;
+                    return this.questions.forgotten(ino);
                 }
             }
         });

@@ -23,12 +23,21 @@ struct Asked {
     last: Moment,
     /// Somebody waits for quiet.
     is_watched: bool,
+    /// It was quiet, and is being made to forget: so many times at once.
+    forgetting: usize,
+}
+
+impl Asked {
+    fn is_idle(&self) -> bool {
+        self.open == 0 && !self.is_watched && self.forgetting == 0
+    }
 }
 
 /// See the module.
 #[derive(Default)]
 pub struct Questions {
     inodes: Mutex<FastMap<Ino, Asked>>,
+    /// Inodes that are watched, and what is being forgotten.
     watched: AtomicUsize,
 }
 
@@ -44,7 +53,7 @@ impl Drop for Question {
         let mut inodes = self.questions.inodes.lock();
         let Some(asked) = inodes.get_mut(&self.ino) else { return };
         (asked.open, asked.last) = (asked.open - 1, self.runtime.now());
-        if asked.open == 0 && !asked.is_watched {
+        if asked.is_idle() {
             inodes.remove(&self.ino);
         }
     }
@@ -78,14 +87,36 @@ impl Questions {
         is_first
     }
 
-    /// Ends to watch if it is quiet.
+    /// Whether somebody waits for quiet, or for what begins then.
+    pub fn is_pending(&self, ino: Ino) -> bool {
+        let is_it = |asked: &Asked| asked.is_watched || asked.forgetting > 0;
+        self.watched.load(Ordering::Relaxed) > 0 && self.inodes.lock().get(&ino).is_some_and(is_it)
+    }
+
+    /// Ends to watch if it is quiet. Then the kernel is to be made to forget, and `forgotten` to be said.
     pub fn is_quiet(&self, ino: Ino, now: Moment) -> bool {
         let mut inodes = self.inodes.lock();
-        let is_quiet = inodes.get(&ino).is_none_or(|asked| asked.open == 0 && asked.last.plus(QUIET) <= now);
-        if is_quiet && inodes.remove(&ino).is_some() {
-            self.watched.fetch_sub(1, Ordering::Relaxed);
+        let asked = inodes.entry(ino).or_default();
+        let is_quiet = asked.open == 0 && asked.last.plus(QUIET) <= now;
+        if is_quiet {
+            asked.forgetting += 1;
+            // What the watch counted for counts for this now.
+            if !std::mem::replace(&mut asked.is_watched, false) {
+                self.watched.fetch_add(1, Ordering::Relaxed);
+            }
         }
         is_quiet
+    }
+
+    /// What began with quiet has ended.
+    pub fn forgotten(&self, ino: Ino) {
+        let mut inodes = self.inodes.lock();
+        let Some(asked) = inodes.get_mut(&ino) else { return };
+        asked.forgetting -= 1;
+        self.watched.fetch_sub(1, Ordering::Relaxed);
+        if asked.is_idle() {
+            inodes.remove(&ino);
+        }
     }
 }
 
@@ -105,7 +136,7 @@ mod tests {
             let slow = questions.ask(&runtime, F);
             assert!(questions.watch(F, world.now()) && !questions.watch(F, world.now()));
             world.sleep(QUIET * 2).await;
-            assert!(!questions.is_quiet(F, world.now()), "one has no answer");
+            assert!(!questions.is_quiet(F, world.now()) && questions.is_pending(F), "one has no answer");
             drop(slow);
             assert!(!questions.is_quiet(F, world.now()), "perhaps it was not seen yet");
             world.sleep(QUIET / 2).await;
@@ -113,7 +144,9 @@ mod tests {
             world.sleep(QUIET / 2).await;
             assert!(!questions.is_quiet(F, world.now()), "there was another one");
             world.sleep(QUIET / 2).await;
-            assert!(questions.is_quiet(F, world.now()));
+            assert!(questions.is_quiet(F, world.now()) && questions.is_pending(F), "what began then has not ended");
+            questions.forgotten(F);
+            assert!(!questions.is_pending(F));
             assert!(questions.inodes.lock().is_empty());
             drop(questions.ask(&runtime, F));
             assert!(questions.inodes.lock().is_empty(), "nothing is remembered of what nobody watches");

@@ -104,6 +104,27 @@ def one_file(mounts, seconds):
     return f"{number} writes"
 
 
+def changed_modes(mounts, seconds):
+    """A change of the mode, whose answer brings the new time of the file, does not make the pages of before look like new ones."""
+    paths = everywhere(mounts, "changed-modes")
+    write(paths[0], b"-" * 4096)
+    fds = [os.open(path, os.O_RDWR) for path in paths]
+    end, number = time.time() + seconds, 0
+    while time.time() < end:
+        writer = number % len(fds)
+        reader = (number + 1) % len(fds)
+        os.pread(fds[reader], 4096, 0)
+        data = struct.pack("<Q", number) * 512
+        os.pwrite(fds[writer], data, 0)
+        os.fchmod(fds[reader], 0o600 + number % 64)
+        found = os.pread(fds[reader], 4096, 0)
+        expect(found == data, f"round {number}: mount {reader} reads {found[:8]!r}..., mount {writer} had written {data[:8]!r}")
+        number += 1
+    for fd in fds:
+        os.close(fd)
+    return f"{number} rounds"
+
+
 def append_race(mounts, seconds):
     """Records appended on all mounts at once: none lost, none torn, none twice."""
     paths, counts, stop = everywhere(mounts, "append-race"), [0] * (2 * len(mounts)), time.time() + seconds
@@ -298,7 +319,7 @@ def filled_directory(mounts, seconds):
     return f"{sum(made)} files"
 
 
-CASES = [names, one_file, append_race, create_race, directories_crosswise, mappings, mapped_by_all, long_append, filled_directory]
+CASES = [names, one_file, changed_modes, append_race, create_race, directories_crosswise, mappings, mapped_by_all, long_append, filled_directory]
 
 
 def run(seconds, mounts):
