@@ -13,37 +13,58 @@ use ratatui::widgets::{Paragraph, Row, Table};
 use ratatui::{Frame, Terminal};
 use std::time::Duration;
 
-const COLUMNS: [&str; 10] = ["role", "where", "read/s", "written/s", "ops/s", "queue", "read p50", "read p99", "write p50", "write p99"];
-const WIDTHS: [Constraint; 10] = [
-    Constraint::Length(8),
-    Constraint::Min(22),
-    Constraint::Length(10),
-    Constraint::Length(10),
-    Constraint::Length(8),
-    Constraint::Length(5),
-    Constraint::Length(9),
-    Constraint::Length(9),
-    Constraint::Length(9),
-    Constraint::Length(9),
+/// A column: its title, how wide it is, and whether a narrow terminal shows it, too.
+struct Column(&'static str, Constraint, bool);
+
+const COLUMNS: [Column; 10] = [
+    Column("role", Constraint::Length(8), true),
+    Column("where", Constraint::Min(22), true),
+    Column("read/s", Constraint::Length(10), true),
+    Column("written/s", Constraint::Length(10), true),
+    Column("ops/s", Constraint::Length(6), true),
+    Column("queue", Constraint::Length(5), false),
+    Column("read p50", Constraint::Length(9), false),
+    Column("read p99", Constraint::Length(8), true),
+    Column("write p50", Constraint::Length(9), false),
+    Column("write p99", Constraint::Length(9), true),
 ];
+/// What all columns need. A number of which a part is cut off says something else.
+const WIDE: u16 = 105;
 
 /// One picture as text, as high as it needs to be.
 pub fn text(view: &View, width: u16) -> Result<String> {
-    let height = (head(view).len() + rows(view).len() + 2) as u16;
+    let height = (head(view).len() + rows(view).len() + 3) as u16;
     let mut terminal = Terminal::new(TestBackend::new(width, height))?;
     terminal.draw(|frame| draw(frame, view))?;
     let buffer = terminal.backend().buffer();
     let line = |row| (0..width).map(|column| buffer[(column, row)].symbol()).collect::<String>();
-    Ok((0..height).map(|row| line(row).trim_end().to_owned() + "\n").collect())
+    let text: String = (0..height).map(|row| line(row).trim_end().to_owned() + "\n").collect();
+    Ok(text.trim_end().to_owned() + "\n")
 }
 
 pub fn draw(frame: &mut Frame<'_>, view: &View) {
-    let head = head(view);
-    let areas = Layout::vertical([Constraint::Length(head.len() as u16 + 1), Constraint::Min(0)]).split(frame.area());
+    let (head, rows) = (head(view), rows(view));
+    let area = frame.area();
+    let is_shown = |column: &Column| column.2 || area.width >= WIDE;
+    let header = COLUMNS.iter().filter(|column| is_shown(column)).map(|column| column.0);
+    let widths = COLUMNS.iter().filter(|column| is_shown(column)).map(|column| column.1);
+    let cells = |row: [String; 10]| Row::new(row.into_iter().zip(&COLUMNS).filter(|(_, column)| is_shown(column)).map(|(cell, _)| cell));
+    let areas = Layout::vertical([Constraint::Length(head.len() as u16 + 1), Constraint::Min(0), Constraint::Length(1)]).split(area);
+    // One line is the header.
+    let hidden = rows.len().saturating_sub(areas[1].height.saturating_sub(1) as usize);
     frame.render_widget(Paragraph::new(head), areas[0]);
-    let header = Row::new(COLUMNS).style(Style::new().add_modifier(Modifier::BOLD));
-    let table = Table::new(rows(view).into_iter().map(Row::new), WIDTHS).header(header).column_spacing(1);
-    frame.render_widget(table, areas[1]);
+    let header = Row::new(header).style(Style::new().add_modifier(Modifier::BOLD));
+    frame.render_widget(Table::new(rows.into_iter().map(cells), widths).header(header).column_spacing(1), areas[1]);
+    frame.render_widget(Paragraph::new(foot(view, hidden)).style(Style::new().add_modifier(Modifier::DIM)), areas[2]);
+}
+
+/// The line below the table.
+fn foot(view: &View, hidden: usize) -> String {
+    let keys = if view.is_live() { "q: quit" } else { "" };
+    match hidden {
+        0 => keys.to_owned(),
+        _ => format!("{keys}    {hidden} more rows in a higher window").trim_start().to_owned(),
+    }
 }
 
 /// The lines above the table.
@@ -135,18 +156,43 @@ fn time(duration: Option<Duration>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{text, time};
+    use super::{draw, text, time};
     use crate::commands::top::sample::tests::status;
     use crate::commands::top::sample::{Sample, View};
     use cairn_common::ids::SessionId;
     use cairn_common::wire::load::{Load, LoadReport};
     use cairn_common::wire::master::SessionStatus;
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
     use std::time::Duration;
 
     #[test]
     fn times_are_readable() {
         let shown = |micros| time(Some(Duration::from_micros(micros)));
         assert_eq!([shown(7), shown(1500), shown(2_500_000), time(None)], ["7 us", "1.5 ms", "2.5 s", "-"]);
+    }
+
+    /// Of "426 us" a narrow terminal had shown "426 u".
+    #[test]
+    fn a_narrow_picture_has_fewer_columns_and_whole_numbers() {
+        let mut view = View::default();
+        view.take(Sample { status: status(), loads: LoadReport::default() });
+        let titles =
+            |width| text(&view, width).unwrap().lines().find(|line| line.starts_with("role")).map(|line| line.split_whitespace().count());
+        // "read p50" is two words.
+        assert_eq!((titles(120), titles(80)), (Some(14), Some(9)));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let mut view = View::new(false);
+        view.take(Sample { status: status(), loads: LoadReport::default() });
+        let mut terminal = Terminal::new(TestBackend::new(100, 7)).unwrap();
+        terminal.draw(|frame| draw(frame, &view)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let last: String = (0..100).map(|column| buffer[(column, 6)].symbol()).collect();
+        let rows = super::rows(&view).len();
+        assert_eq!(last.trim_end(), format!("q: quit    {rows} more rows in a higher window"));
     }
 
     #[test]

@@ -14,14 +14,19 @@ use crate::arguments::Top;
 use anyhow::{Context, Result, bail};
 use cairn_common::wire::master::{MasterReply, MasterRequest};
 use cairn_runtime::Runtime;
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use std::io::IsTerminal;
+use std::pin::pin;
 use std::time::Duration;
 
 /// How long `--once` waits at most until everybody has told of their load twice.
 const ONCE_LIMIT: Duration = Duration::from_secs(6);
 const ONCE_INTERVAL: Duration = Duration::from_millis(500);
+/// A master that is silent for longer is said to be.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How long a key may wait.
 const KEY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -67,15 +72,32 @@ async fn once(runtime: &Runtime, link: &mut Link, mut view: View, width: u16) ->
 
 /// Until a key ends it. A master that is away is waited for.
 async fn follow(runtime: &Runtime, link: &mut Link, mut view: View, terminal: &mut DefaultTerminal, interval: Duration) -> Result<()> {
+    // One at a time, and never given up: it would take away a key that nobody sees.
+    let mut key = runtime.blocking(ends).boxed();
     loop {
         terminal.draw(|frame| frame::draw(frame, &view))?;
-        let next = runtime.now().plus(interval);
-        while runtime.now() < next {
-            if runtime.blocking(ends).await? {
-                return Ok(());
+        let asked = runtime.now().plus(interval);
+        let mut next = pin!(async {
+            runtime.sleep(interval).await;
+            look(link).await
+        });
+        let found = loop {
+            match select(&mut key, &mut next).await {
+                Either::Left((is_end, _)) => {
+                    if is_end? {
+                        return Ok(());
+                    }
+                    key = runtime.blocking(ends).boxed();
+                }
+                Either::Right((found, _)) => break found,
             }
-        }
-        match look(link).await {
+            let silent = runtime.now().since(asked).as_secs();
+            if silent >= SILENCE.as_secs() {
+                view.trouble = Some(format!("the master has not answered for {silent} s: what follows is older"));
+                terminal.draw(|frame| frame::draw(frame, &view))?;
+            }
+        };
+        match found {
             Ok(sample) => view.take(sample),
             Err(error) => view.trouble = Some(format!("{error:#}")),
         }

@@ -69,6 +69,11 @@ impl View {
         Self { is_since_first, ..Self::default() }
     }
 
+    /// Whether it is drawn again with each look.
+    pub fn is_live(&self) -> bool {
+        !self.is_since_first
+    }
+
     pub fn take(&mut self, sample: Sample) {
         let Sample { status, loads } = sample;
         let master = std::iter::once((Teller::Master, loads.master));
