@@ -50,6 +50,9 @@ perl -e '
   die "$again of $number entries after rewinddir\n" unless $again == $number;
 ' "$mount/many" "$number" || fail "see above"
 
+stop_churn() { [ -e "$WORK/go" ] || return 0; rm -f "$WORK/go"; wait "$churner_a" "$churner_b"; }
+# Two mounts that change one directory in turn are slow: half a million removals beside them would take an hour.
+[ -z "$FULL" ] || stop_churn
 say "removing every other entry during a listing shows every entry that stays"
 perl -e '
   my ($path, $number) = @ARGV;
@@ -62,7 +65,7 @@ perl -e '
   }
   for (my $n = 0; $n < $number; $n += 2) { die "keep-$n was shown ", $seen{$n} // 0, " times\n" unless ($seen{$n} // 0) == 1 }
 ' "$second/many" "$number" || fail "see above"
-rm "$WORK/go"; wait "$churner_a" "$churner_b"
+stop_churn
 [ "$(ls -f "$mount/many" | grep -c '^keep-')" = $((number / 2)) ] || fail "after the removal there are $(ls -f "$mount/many" | grep -c '^keep-') entries"
 rm -r "$mount/many"
 [ ! -e "$mount/many" ]
