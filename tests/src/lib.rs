@@ -8,6 +8,7 @@
 //! - [`coherence`]: clients that use the same files at once, and whether they see what the others have done;
 //! - [`deletion_race`]: content that is written again while its chunk is collected;
 //! - [`fuzz`]: spoiled bytes for every decoder;
+//! - [`posix`]: random system calls, compared with what Linux would answer, through the library and through a mount (`posix-model`);
 //! - [`operator`]: whoever asks the master how things are;
 //! - [`report`]: many seeds, and what became of them (`simulate`);
 //! - [`model`] and [`workload`]: the same in small, for tests that break one thing.
@@ -22,6 +23,7 @@ pub mod deletion_race;
 pub mod fuzz;
 pub mod model;
 pub mod operator;
+pub mod posix;
 pub mod reference;
 pub mod report;
 pub mod simulation;
