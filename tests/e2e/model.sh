@@ -3,7 +3,7 @@ source "$PROJECT/tests/e2e/lib.sh"
 model=$PROJECT/target/release/posix-model
 [ -x "$model" ] || (cd "$PROJECT" && cargo build --release --locked -p cairn-tests --bin posix-model)
 cluster_up --mount "$WORK/second"
-cases=200; [ -z "$FULL" ] || cases=3000
+cases=100; [ -z "$FULL" ] || cases=3000
 mkdir "$WORK/local"
 # Should this fail, the model is wrong about the machine's own file system.
 say "a local directory"; "$model" --directory "$WORK/local" --cases "$cases" --seed 1
