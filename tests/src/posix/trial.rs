@@ -10,8 +10,9 @@ use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Attempts to make a failing sequence shorter.
+/// Attempts to make a failing sequence shorter, and how long they may take.
 const SHRINKS_MAX: u32 = 3_000;
+const SHRINKING_MILLIS_MAX: u32 = 15_000;
 
 /// How much to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,13 @@ impl fmt::Display for Difference {
 
 impl Trial {
     pub fn run(self, subject: &impl Subject) -> Result<Agreement, Difference> {
-        let config = Config { cases: self.cases, failure_persistence: None, max_shrink_iters: SHRINKS_MAX, ..Config::default() };
+        let config = Config {
+            cases: self.cases,
+            failure_persistence: None,
+            max_shrink_iters: SHRINKS_MAX,
+            max_shrink_time: SHRINKING_MILLIS_MAX,
+            ..Config::default()
+        };
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.seed.to_le_bytes());
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
@@ -62,25 +69,31 @@ impl Trial {
         });
         match attempted {
             Ok(()) => Ok(Agreement { cases: self.cases, steps: all.get(), done: done.get() }),
-            Err(TestError::Fail(reason, steps)) => Err(Difference { reason: reason.message().to_owned(), steps }.shortened(subject)),
+            Err(TestError::Fail(reason, steps)) => {
+                eprintln!("a difference: {}\nlooking for a shorter way to it than {} steps", reason.message(), steps.len());
+                Err(Difference { reason: reason.message().to_owned(), steps }.shortened(subject))
+            }
             Err(TestError::Abort(reason)) => Err(Difference { reason: format!("given up: {reason}"), steps: Vec::new() }),
         }
     }
 }
 
 impl Difference {
-    /// Leaves out every step without which there is still a difference. Drafts shrink before, but with each that goes others are aimed elsewhere.
+    /// Leaves out steps without which there is still a difference: first many together, in the end each. Drafts shrink before, but with each that
+    /// goes others are aimed elsewhere.
     fn shortened(mut self, subject: &impl Subject) -> Self {
-        let mut at = self.steps.len();
-        while at > 0 {
-            at -= 1;
-            let mut fewer = self.steps.clone();
-            fewer.remove(at);
-            if let Err(reason) = compare(subject, &fewer) {
-                self = Self { reason, steps: fewer };
-                // What was needed before may not be any more.
-                at = self.steps.len();
+        let mut many = self.steps.len();
+        while many > 0 {
+            let mut at = 0;
+            while at < self.steps.len() {
+                let mut fewer = self.steps.clone();
+                fewer.drain(at..fewer.len().min(at + many));
+                match compare(subject, &fewer) {
+                    Err(reason) => self = Self { reason, steps: fewer },
+                    Ok(_) => at += many,
+                }
             }
+            many /= 2;
         }
         self
     }
