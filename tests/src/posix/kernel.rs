@@ -38,25 +38,31 @@ impl Subject for Directories {
     /// In a directory of its own, which is removed afterwards.
     fn live(&self, steps: &[Step]) -> Result<Record, String> {
         let case = format!("case-{}", self.cases.replace(self.cases.get() + 1));
-        let doors: Vec<Door> = self.doors.iter().map(|door| Door(door.join(&case))).collect();
+        let is_alone = self.doors.len() == 1;
+        let doors: Vec<Door> = self.doors.iter().map(|door| Door { directory: door.join(&case), is_alone }).collect();
         let first = doors.first().ok_or("there is no directory to work in")?;
-        rustix::fs::mkdir(&first.0, mode(0o755)).map_err(|error| format!("can't make {}: {error}", first.0.display()))?;
+        rustix::fs::mkdir(&first.directory, mode(0o755)).map_err(|error| format!("can't make {}: {error}", first.directory.display()))?;
         let outcomes = steps.iter().map(|step| doors[step.door % doors.len()].perform(&step.operation)).collect();
         let snapshots = doors.iter().map(Door::snapshot).collect::<Result<_, String>>();
-        let removed = std::fs::remove_dir_all(&first.0).map_err(|error| format!("can't remove {}: {error}", first.0.display()));
+        let removed =
+            std::fs::remove_dir_all(&first.directory).map_err(|error| format!("can't remove {}: {error}", first.directory.display()));
         let record = Record { outcomes, snapshots: snapshots? };
         removed.map(|()| record)
     }
 }
 
 /// The directory of a case, through one mount.
-struct Door(PathBuf);
+struct Door {
+    directory: PathBuf,
+    /// Nobody else changes anything.
+    is_alone: bool,
+}
 
 type Answer = Result<Outcome, Errno>;
 
 impl Door {
     fn at(&self, path: &Path) -> PathBuf {
-        self.0.join(&path.0)
+        self.directory.join(&path.0)
     }
 
     fn perform(&self, operation: &Operation) -> Outcome {
@@ -145,6 +151,11 @@ impl Door {
     }
 
     fn rename(&self, from: &Path, to: &Path, mode: RenameMode) -> Answer {
+        if !self.is_alone {
+            // While Linux renames between directories it can't learn that another mount has moved a directory to either name, and gives ESTALE
+            // (docs/semantics.md).
+            [from, to].into_iter().for_each(|path| drop(self.status(path)));
+        }
         let flags = match mode {
             RenameMode::Replace => RenameFlags::empty(),
             RenameMode::NoReplace => RenameFlags::NOREPLACE,
@@ -185,7 +196,7 @@ impl Door {
     fn snapshot(&self) -> Result<Snapshot, String> {
         let (mut seen, mut ahead) = (Snapshot::new(), vec![None]);
         while let Some(path) = ahead.pop() {
-            let here = path.as_ref().map_or_else(|| self.0.clone(), |path| self.at(path));
+            let here = path.as_ref().map_or_else(|| self.directory.clone(), |path| self.at(path));
             let entries = list(here.clone()).map_err(|error| format!("can't list {}: {error}", here.display()))?;
             for (name, kind) in entries {
                 let path = Path::below(path.as_ref(), &name);
