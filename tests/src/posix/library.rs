@@ -15,10 +15,14 @@ use cairn_common::ids::{DirCookie, Ino};
 use cairn_common::scheme::Scheme;
 use cairn_common::wire::master::RenameMode;
 use cairn_runtime::sim::World;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 const CHUNKSERVERS: usize = 3;
 const SCHEME: (u8, u8) = (2, 1);
+/// Descriptors of a client.
+const OPEN_MAX: usize = 6;
 const ENTRIES_AT_ONCE: usize = 100;
 /// Of virtual time, which nothing here should need.
 const TIME_LIMIT: Duration = Duration::from_secs(3_600);
@@ -49,7 +53,7 @@ async fn live_in(world: World, clients: usize, steps: &[Step]) -> Result<Record,
     for number in 0..clients {
         let (_, fs) = cluster.client(&format!("client-{number}")).await;
         cluster.wait_until_whole(&fs).await;
-        doors.push(Door(fs));
+        doors.push(Door(fs, RefCell::default()));
     }
     let (mut outcomes, mut snapshots) = (Vec::new(), Vec::new());
     for step in steps {
@@ -61,8 +65,8 @@ async fn live_in(world: World, clients: usize, steps: &[Step]) -> Result<Record,
     Ok(Record { outcomes, snapshots })
 }
 
-/// One client.
-struct Door(FileSystem);
+/// One client, and the descriptors that it has not closed yet: as long as a file is open, the client knows more of it.
+struct Door(FileSystem, RefCell<VecDeque<Handle>>);
 
 /// The end of a path.
 struct Place {
@@ -262,10 +266,12 @@ impl Door {
         Ok(self.0.open(ino, flags).await.map_err(failure)?.handle)
     }
 
-    /// As close(2) does.
+    /// As close(2) of a copy of the descriptor does. The descriptor itself is closed some calls later.
     async fn close(&self, handle: Handle) -> Result<(), FsError> {
         self.0.flush(handle).await?;
-        self.0.release(handle)
+        let mut open = self.1.borrow_mut();
+        open.push_back(handle);
+        if open.len() > OPEN_MAX { open.pop_front().map_or(Ok(()), |oldest| self.0.release(oldest)) } else { Ok(()) }
     }
 
     async fn write(&self, path: &Path, flags: OpenFlags, offset: u64, data: &[u8]) -> Answer {
@@ -350,7 +356,7 @@ impl Door {
             Kind::Symlink => Holds::Target(self.read_link(found.ino).await?),
             Kind::Directory | Kind::Other => Holds::Entries,
         };
-        let mut xattrs = std::collections::BTreeMap::new();
+        let mut xattrs = BTreeMap::new();
         for name in self.xattrs(found.ino).await? {
             let value = self.0.get_xattr(found.ino, name.as_bytes()).await.map_err(failure)?;
             xattrs.insert(name, Bytes(value));
