@@ -8,12 +8,15 @@ use super::subject::Subject;
 use cairn_common::wire::master::{RenameMode, XattrMode};
 use rustix::fs::{CWD, Dir, FallocateFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// More than any value or list of names here has.
 const XATTR_BYTES_MAX: usize = 65_536;
+/// Descriptors of a door.
+const OPEN_MAX: usize = 6;
 const READ_BYTES: usize = 1 << 20;
 
 /// One directory, or the same one through several mounts.
@@ -39,7 +42,8 @@ impl Subject for Directories {
     fn live(&self, steps: &[Step]) -> Result<Record, String> {
         let case = format!("case-{}", self.cases.replace(self.cases.get() + 1));
         let is_alone = self.doors.len() == 1;
-        let doors: Vec<Door> = self.doors.iter().map(|door| Door { directory: door.join(&case), is_alone }).collect();
+        let doors: Vec<Door> =
+            self.doors.iter().map(|door| Door { directory: door.join(&case), is_alone, open: RefCell::default() }).collect();
         let first = doors.first().ok_or("there is no directory to work in")?;
         rustix::fs::mkdir(&first.directory, mode(0o755)).map_err(|error| format!("can't make {}: {error}", first.directory.display()))?;
         let outcomes = steps.iter().map(|step| doors[step.door % doors.len()].perform(&step.operation)).collect();
@@ -56,6 +60,8 @@ struct Door {
     directory: PathBuf,
     /// Nobody else changes anything.
     is_alone: bool,
+    /// Descriptors that are closed some calls later: as long as a file is open, a mount knows more of it.
+    open: RefCell<VecDeque<OwnedFd>>,
 }
 
 type Answer = Result<Outcome, Errno>;
@@ -100,7 +106,13 @@ impl Door {
     }
 
     fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-        rustix::fs::open(self.at(path), flags | OFlags::CLOEXEC, Mode::empty())
+        let file = rustix::fs::open(self.at(path), flags | OFlags::CLOEXEC, Mode::empty())?;
+        let mut open = self.open.borrow_mut();
+        open.push_back(rustix::io::dup(&file)?);
+        if open.len() > OPEN_MAX {
+            open.pop_front();
+        }
+        Ok(file)
     }
 
     fn create(&self, path: &Path, wanted: u16, exclusive: bool) -> Answer {
