@@ -4,6 +4,7 @@
 //! list anew. So pages are kept per handle, and the beginning is always fetched, unless a whole listing is known to be still true.
 
 use crate::cache::Reading;
+use crate::limits::LISTED_ENTRIES_MAX;
 use cairn_common::attributes::DirectoryEntry;
 use cairn_common::error::FsError;
 use cairn_common::ids::{DirCookie, Ino};
@@ -110,7 +111,7 @@ struct Pages {
     page: Option<Arc<Page>>,
     /// What comes after `page`.
     next: Option<Fetch>,
-    /// What was read from the beginning on without a gap.
+    /// What was read from the beginning on without a gap, if it is not too much to be remembered.
     met: Vec<Arc<Page>>,
 }
 
@@ -154,6 +155,9 @@ impl DirectoryHandle {
         if goes_on || page.after == DirCookie(0) {
             met.push(Arc::clone(page));
         }
+        if met.iter().map(|page| page.entries.len()).sum::<usize>() > LISTED_ENTRIES_MAX {
+            met.clear();
+        }
         *pages = Pages { page: Some(Arc::clone(page)), next: None, met };
         if page.end { Listing::of(std::mem::take(&mut pages.met)) } else { None }
     }
@@ -174,8 +178,9 @@ impl DirectoryHandle {
 
 #[cfg(test)]
 mod tests {
-    use super::{Listing, Page};
+    use super::{DirectoryHandle, Listing, Page};
     use crate::cache::Reading;
+    use crate::limits::LISTED_ENTRIES_MAX;
     use cairn_common::attributes::{DirectoryEntry, FileKind};
     use cairn_common::ids::{DirCookie, Ino};
     use cairn_runtime::clock::Moment;
@@ -216,6 +221,19 @@ mod tests {
         assert_eq!(listing.believed_until(), None, "with a gap");
         told(1, 7, 80);
         assert_eq!(listing.believed_until(), Some(Moment::from_nanos(80)));
+    }
+
+    #[test]
+    fn the_pages_of_a_giant_are_not_kept_until_its_end() {
+        let cookies: Vec<u64> = (1..=LISTED_ENTRIES_MAX as u64).collect();
+        let (rest, last) = (cookies.len() as u64, cookies.len() as u64 + 1);
+        let pages = [page(0, &cookies, false), page(rest, &[last], false), page(last, &[last + 1], true)];
+        let pages = pages.map(|page| Arc::new(Page { stamp: Some(1), ..page }));
+        let handle = DirectoryHandle::new(Ino(1));
+        let found: Vec<bool> = pages.iter().map(|page| handle.turn_to(page).is_some()).collect();
+        assert_eq!(found, [false; 3]);
+        // The handle has the page at hand, and nobody has the first one.
+        assert_eq!(pages.each_ref().map(Arc::strong_count), [1, 1, 2]);
     }
 
     fn cookies(page: &Page, after: u64) -> Option<Vec<u64>> {
