@@ -73,6 +73,11 @@ pub const KERNEL_FORGETS_AGAIN: Duration = Duration::from_secs(1);
 pub const RECALL_ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// How long a recall waits for data to be stored that no write lease protects.
 pub const UNPROMISED_FLUSH_LIMIT: Duration = Duration::from_millis(250);
+/// How long the write lease is kept for the next piece of a write to the end of a file: longer than a process that writes is likely to be held up. Whoever writes
+/// records of just one whole piece makes others wait for so long.
+pub const APPEND_KEEPS_LEASE: Duration = Duration::from_millis(50);
+/// Others who wait for that lease wait no longer than this for one piece after the other.
+pub const APPEND_KEEPS_RECALLED: Duration = Duration::from_millis(500);
 /// A lease that recalls overtake again and again: pauses between tries.
 pub const LEASE_PAUSE_MIN: Duration = Duration::from_millis(1);
 pub const LEASE_PAUSE_MAX: Duration = Duration::from_millis(50);

@@ -41,7 +41,9 @@ impl Extent {
 /// as one. Chunks never change, so the content there is what it was, whatever happened in between. Both lists are in order and without overlaps.
 pub fn unchanged(present: &[Extent], old: &[Extent]) -> Vec<Range<u64>> {
     let mut same: Vec<Range<u64>> = Vec::new();
-    let mut first = 0;
+    let Some(start) = present.first().map(|now| now.file_offset) else { return same };
+    // It is asked for each extent that was moved of many.
+    let mut first = old.partition_point(|was| was.file_end() <= start);
     for now in present {
         while old.get(first).is_some_and(|was| was.file_end() <= now.file_offset) {
             first += 1;

@@ -3,6 +3,7 @@
 
 pub mod acl;
 pub mod attributes;
+pub mod bounded;
 pub mod buffer;
 pub mod codec;
 pub mod collections;

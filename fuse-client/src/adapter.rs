@@ -4,15 +4,21 @@
 //! of another thread costs about 30 us); or a task is started that awaits the library and then replies. Such a task ends early,
 //! with EINTR, when its caller is called away (see `caller`).
 
+use crate::answer::{
+    Answer, GENERATION, changed_answer, empty_answer, found_answer, joined, made_answer, name_ttl, reply_attr, reply_found, reply_xattr,
+    without,
+};
 use crate::caller::{Caller, Leaves};
 use crate::convert::{file_attr, ino, kind_of_mode, permissions, time_change, timestamp};
 use crate::directory::{fill, fill_plus};
 use crate::errno::errno;
+use crate::flags::{allocate_mode, fopen_flags, libc_flags, open_flags};
 use crate::kernel::Kernel;
 use crate::lock_call;
+use crate::places::Place;
 use bytes::Bytes;
 use cairn_client::ports::KernelCache;
-use cairn_client::{AllocateMode, FileSystem, Handle, OpenFlags, Opened, Operation, SeekTarget};
+use cairn_client::{FileSystem, Handle, OpenFlags, Opened, Operation, SeekTarget, WriteAt, Written};
 use cairn_common::acl;
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, NewInode, Owner};
 use cairn_common::error::FsError;
@@ -23,24 +29,24 @@ use cairn_common::wire::master::{LockSeen, RenameMode, Usage, XattrMode};
 use cairn_runtime::Runtime;
 use cairn_runtime::clock::Moment;
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenAccMode, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::future::Future;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-/// Inode numbers are never used twice, so there is but one generation.
-pub const GENERATION: Generation = Generation(0);
 /// Background requests (read-ahead, direct I/O) the kernel may have under way.
 const BACKGROUND_REQUESTS_MAX: u16 = 128;
 /// The reply to copy_file_range has a 32-bit count; the caller goes on after a shorter copy.
 const COPY_BYTES_MAX: u64 = 1 << 31;
+/// What the kernel hands over at a time. Longer writes come in pieces of so much, the first of up to a page less if its memory is not aligned to pages.
 const WRITE_BYTES_MAX: u32 = 1 << 20;
+const PAGE_BYTES: usize = 4096;
 /// Units of statfs.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -104,88 +110,6 @@ impl Adapter {
     }
 }
 
-/// Replies with the result of a task.
-trait Answer<T>: FnOnce(&FileSystem, Result<T, FsError>) + Send + 'static {}
-
-impl<T, A: FnOnce(&FileSystem, Result<T, FsError>) + Send + 'static> Answer<T> for A {}
-
-fn found_answer(reply: ReplyEntry, parent: Ino, name: Vec<u8>) -> impl Answer<Attributes> {
-    move |fs: &FileSystem, result| match result {
-        Ok(attributes) => reply_found(fs, reply, parent, &name, &attributes),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-/// For what has made a name. The kernel takes the attributes over whatever it was told to forget meanwhile: so it must not believe them.
-fn made_answer(reply: ReplyEntry, parent: Ino, name: Vec<u8>) -> impl Answer<Attributes> {
-    move |fs: &FileSystem, result: Result<Attributes, FsError>| match result {
-        Ok(attributes) => {
-            let told = fs.telling_names(parent);
-            let name_ttl = name_ttl(fs, parent, &name, &attributes, told.ttl);
-            reply.entry_with_ttls(&Duration::ZERO, &name_ttl, &file_attr(&attributes), GENERATION);
-        }
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-/// The same for what has changed an inode.
-fn changed_answer(reply: ReplyAttr) -> impl Answer<Attributes> {
-    move |_: &FileSystem, result: Result<Attributes, FsError>| match result {
-        Ok(attributes) => reply.attr(&Duration::ZERO, &file_attr(&attributes)),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-/// How long the kernel may believe a name. What is to be told may be older than the lease.
-fn name_ttl(fs: &FileSystem, parent: Ino, name: &[u8], attributes: &Attributes, ttl: Duration) -> Duration {
-    if fs.is_name_of(parent, name, attributes.ino) { ttl } else { Duration::ZERO }
-}
-
-fn empty_answer(reply: ReplyEmpty) -> impl Answer<()> {
-    move |_: &FileSystem, result| match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn reply_found(fs: &FileSystem, reply: ReplyEntry, parent: Ino, name: &[u8], attributes: &Attributes) {
-    let (told, inode) = (fs.telling_names(parent), fs.telling_inode(attributes));
-    let name_ttl = name_ttl(fs, parent, name, attributes, told.ttl);
-    reply.entry_with_ttls(&inode.ttl, &name_ttl, &file_attr(attributes), GENERATION);
-}
-
-/// Also of the top of a mounted subdirectory, which the kernel calls inode 1, `stat` shows the inode's own number.
-fn reply_attr(fs: &FileSystem, reply: ReplyAttr, result: Result<Attributes, FsError>) {
-    match result {
-        Ok(attributes) => {
-            let telling = fs.telling_attributes(&attributes);
-            reply.attr(&telling.ttl, &file_attr(&attributes));
-        }
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-/// What is said of an attribute that an inode does not have. SELinux labels no file of a FUSE mount, and says that there are no labels here; so do we to programs that ask
-/// without it. `ls -l` asks for that label first of all, with a question for each file unless it hears that.
-fn without(name: &OsStr) -> Errno {
-    if name == "security.selinux" { Errno::EOPNOTSUPP } else { Errno::NO_XATTR }
-}
-
-fn reply_xattr(reply: ReplyXattr, size: u32, absent: Errno, result: Result<Vec<u8>, FsError>) {
-    match result {
-        Err(FsError::NoAttribute) => reply.error(absent),
-        Ok(data) if size == 0 => reply.size(data.len() as u32),
-        Ok(data) if data.len() > size as usize => reply.error(Errno::ERANGE),
-        Ok(data) => reply.data(&data),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-/// As listxattr(2) wants them: each name ends with a NUL.
-fn joined(names: Vec<Vec<u8>>) -> Vec<u8> {
-    names.into_iter().flat_map(|name| name.into_iter().chain([0])).collect()
-}
-
 fn name_of(name: &OsStr) -> Vec<u8> {
     name.as_bytes().to_vec()
 }
@@ -203,53 +127,6 @@ fn is_unprivileged(request: &Request) -> bool {
 fn lock_claim(ino: Ino, family: LockFamily, owner: LockOwner, start: u64, end: u64, mode: i32, pid: u32) -> LockClaim {
     let range = LockRange { first: start, last: end.max(start) };
     LockClaim { ino, family, owner: lock::LockOwner(owner.0), pid, range, mode: lock_call::mode_of(mode) }
-}
-
-fn open_flags(flags: fuser::OpenFlags) -> OpenFlags {
-    let access = flags.acc_mode();
-    OpenFlags {
-        read: access != OpenAccMode::O_WRONLY,
-        write: access != OpenAccMode::O_RDONLY,
-        append: flags.0 & libc_flags::O_APPEND != 0,
-        truncate: flags.0 & libc_flags::O_TRUNC != 0,
-    }
-}
-
-/// The few flags of open(2) and fallocate(2) that the kernel passes as plain numbers.
-mod libc_flags {
-    use rustix::fs::{FallocateFlags, OFlags};
-    pub const O_APPEND: i32 = OFlags::APPEND.bits() as i32;
-    /// Part of O_SYNC, too.
-    pub const O_DSYNC: i32 = OFlags::DSYNC.bits() as i32;
-    pub const O_EXCL: i32 = OFlags::EXCL.bits() as i32;
-    pub const O_TRUNC: i32 = OFlags::TRUNC.bits() as i32;
-    pub const FALLOC_FL_KEEP_SIZE: i32 = FallocateFlags::KEEP_SIZE.bits() as i32;
-    pub const FALLOC_FL_PUNCH_HOLE: i32 = FallocateFlags::PUNCH_HOLE.bits() as i32;
-    pub const FALLOC_FL_ZERO_RANGE: i32 = FallocateFlags::ZERO_RANGE.bits() as i32;
-    pub const SEEK_DATA: i32 = 3;
-    pub const SEEK_HOLE: i32 = 4;
-    pub const XATTR_CREATE: i32 = 1;
-    pub const XATTR_REPLACE: i32 = 2;
-}
-
-/// Not FOPEN_NOFLUSH, not even if there is nothing to flush: a process that closes any descriptor of a file lets go of all its locks there.
-fn fopen_flags(opened: &Opened, is_direct: bool) -> FopenFlags {
-    let mut flags = FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache);
-    flags.set(FopenFlags::FOPEN_DIRECT_IO, is_direct);
-    flags
-}
-
-fn allocate_mode(mode: i32) -> Option<AllocateMode> {
-    use libc_flags::{FALLOC_FL_KEEP_SIZE as KEEP, FALLOC_FL_PUNCH_HOLE as PUNCH, FALLOC_FL_ZERO_RANGE as ZERO};
-    match mode {
-        0 => Some(AllocateMode::Extend),
-        m if m == KEEP => Some(AllocateMode::KeepSize),
-        m if m == PUNCH | KEEP => Some(AllocateMode::PunchHole),
-        m if m == ZERO => Some(AllocateMode::ZeroRange { keep_size: false }),
-        m if m == ZERO | KEEP => Some(AllocateMode::ZeroRange { keep_size: true }),
-        _ => None,
-    }
 }
 
 impl Filesystem for Adapter {
@@ -289,16 +166,22 @@ impl Filesystem for Adapter {
             return reply.error(Errno::ENAMETOOLONG);
         }
         let begun = self.runtime.now();
-        if let Some(result) = self.fs.try_lookup(parent, name.as_bytes()) {
+        let known = self.fs.try_lookup(parent, name.as_bytes());
+        if let Some(result) = known.filter(|result| result.as_ref().map_or(true, |found| self.kernel.may_be_told(found, parent))) {
             match result {
-                Ok(attributes) => reply_found(&self.fs, reply, parent, name.as_bytes(), &attributes),
+                Ok(attributes) => reply_found(&self.fs, &self.kernel, reply, parent, name.as_bytes(), &attributes),
                 Err(error) => reply.error(errno(error)),
             }
             return self.note(Operation::Lookup, begun);
         }
-        let name = name_of(name);
-        let answer = found_answer(reply, parent, name.clone());
-        self.start("lookup", self.question(request), move |fs| async move { fs.lookup(parent, &name).await }, answer);
+        let (name, kernel) = (name_of(name), self.kernel.clone());
+        let answer = found_answer(kernel.clone(), reply, parent, name.clone());
+        let work = move |fs: FileSystem| async move {
+            let found = fs.lookup(parent, &name).await?;
+            kernel.forget_former_name(&found, parent).await;
+            Ok(found)
+        };
+        self.start("lookup", self.question(request), work, answer);
     }
 
     fn getattr(&self, request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
@@ -376,27 +259,27 @@ impl Filesystem for Adapter {
         let Some(kind) = kind_of_mode(mode) else { return reply.error(Errno::EINVAL) };
         let (parent, name) = (self.ino(parent), name_of(name));
         let inode = NewInode { rdev, ..new_inode(request, kind, mode, umask) };
-        let answer = made_answer(reply, parent, name.clone());
+        let answer = made_answer(self.kernel.clone(), reply, parent, name.clone());
         self.start("mknod", self.change(request), move |fs| async move { fs.create(parent, &name, inode, false).await }, answer);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (parent, name) = (self.ino(parent), name_of(name));
         let inode = new_inode(request, FileKind::Directory, mode, umask);
-        let answer = made_answer(reply, parent, name.clone());
+        let answer = made_answer(self.kernel.clone(), reply, parent, name.clone());
         self.start("mkdir", self.change(request), move |fs| async move { fs.create(parent, &name, inode, false).await }, answer);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (parent, name) = (self.ino(parent), name_of(name));
         let inode = NewInode { symlink_target: name_of(target.as_os_str()), ..new_inode(request, FileKind::Symlink, 0o777, 0) };
-        let answer = made_answer(reply, parent, name.clone());
+        let answer = made_answer(self.kernel.clone(), reply, parent, name.clone());
         self.start("symlink", self.change(request), move |fs| async move { fs.create(parent, &name, inode, false).await }, answer);
     }
 
     fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (ino, parent, name) = (self.ino(ino), self.ino(parent), name_of(name));
-        let answer = made_answer(reply, parent, name.clone());
+        let answer = made_answer(self.kernel.clone(), reply, parent, name.clone());
         self.start("link", self.change(request), move |fs| async move { fs.link(ino, parent, &name).await }, answer);
     }
 
@@ -427,8 +310,12 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let (from, to, from_name, to_name) = (self.ino(from), self.ino(to), name_of(from_name), name_of(to_name));
-        let answer = move |fs: &FileSystem, result| {
+        let (kernel, places) = (self.kernel.clone(), (Place::new(from, &from_name), Place::new(to, &to_name)));
+        let answer = move |fs: &FileSystem, result: Result<(), FsError>| {
             let _told = (fs.telling_moved(from, to), fs.telling_moved(to, from));
+            if result.is_ok() {
+                kernel.note_rename(places.0, places.1, mode == RenameMode::Exchange);
+            }
             empty_answer(reply)(fs, result);
         };
         self.start("rename", self.change(request), move |fs| async move { fs.rename(from, &from_name, to, &to_name, mode).await }, answer);
@@ -526,21 +413,41 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let handle = Handle(handle.0);
-        let answer = move |result: Result<usize, FsError>| match result {
-            Ok(written) => reply.written(written as u32),
+        let is_stable = flags.0 & libc_flags::O_DSYNC != 0;
+        let (handle, ino, flags) = (Handle(handle.0), self.ino(number), open_flags(flags));
+        let is_write_back = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        // As fcntl has set it, which may be otherwise than the file was opened.
+        let appends = flags.append && !is_write_back;
+        let is_direct = self.is_direct(flags) && self.fs.appends(handle);
+        // More of a call comes after a piece that is as large as they get, or, from pages, after one that ends with a page.
+        let may_have_more = match is_direct {
+            true => data.len() > WRITE_BYTES_MAX as usize - PAGE_BYTES,
+            false => (offset + data.len() as u64).is_multiple_of(PAGE_BYTES as u64),
+        };
+        let at = match (appends, may_have_more) {
+            (false, _) => WriteAt::Offset(offset),
+            (true, false) => WriteAt::End,
+            (true, true) => WriteAt::EndAndMore,
+        };
+        let kernel = self.kernel.clone();
+        let answer = move |result: Result<Written, FsError>| match result {
+            Ok(written) if is_direct || is_write_back || written.offset == offset => reply.written(written.len as u32),
+            Ok(written) => {
+                // Its pages have the bytes where it took the end to be.
+                kernel.forget_attributes(ino);
+                reply.written(written.len as u32);
+                kernel.forget_pages_soon(ino);
+            }
             Err(error) => reply.error(errno(error)),
         };
-        let ino = self.ino(number);
         let clears_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) && self.fs.may_have_set_id(ino);
-        let is_write_back = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         // For a descriptor that is not kept in pages the kernel does not call fsync after a write that is to be stable.
-        let is_to_be_synced = flags.0 & libc_flags::O_DSYNC != 0 && self.fs.appends(handle);
+        let is_to_be_synced = is_stable && self.fs.appends(handle);
         let begun = self.runtime.now();
         if !clears_set_id
             && !is_write_back
             && !is_to_be_synced
-            && let Some(result) = self.fs.try_write(handle, offset, data)
+            && let Some(result) = self.fs.try_write_at(handle, at, data)
         {
             answer(result);
             return self.note(Operation::Write, begun);
@@ -551,9 +458,9 @@ impl Filesystem for Adapter {
                 fs.clear_set_id(ino).await?;
             }
             if is_write_back {
-                return fs.write_back(handle, offset, &data).await;
+                return fs.write_back(handle, offset, &data).await.map(|len| Written { offset, len });
             }
-            let written = fs.write(handle, offset, &data).await?;
+            let written = fs.write_at(handle, at, &data).await?;
             if is_to_be_synced {
                 fs.fsync(handle, true).await?;
             }
@@ -622,9 +529,9 @@ impl Filesystem for Adapter {
 
     fn readdirplus(&self, request: &Request, number: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let (fs, handle, ino) = (self.fs.clone(), Handle(handle.0), self.ino(number));
-        let (caller, begun) = (self.question(request), self.runtime.now());
+        let (caller, begun, kernel) = (self.question(request), self.runtime.now(), self.kernel.clone());
         self.runtime.spawn("readdirplus", async move {
-            match caller.wait_for(fill_plus(&fs, handle, ino, offset, &mut reply)).await {
+            match caller.wait_for(fill_plus(&fs, &kernel, handle, ino, offset, &mut reply)).await {
                 Ok(told) => {
                     reply.ok();
                     drop(told);

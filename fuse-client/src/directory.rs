@@ -1,7 +1,9 @@
 //! Listings: pages of the library into the kernel's buffer, with "." and ".." in front.
 
-use crate::adapter::{GENERATION, cookie_of_offset, offset_of_cookie};
+use crate::adapter::{cookie_of_offset, offset_of_cookie};
+use crate::answer::GENERATION;
 use crate::convert::{file_attr, file_type};
+use crate::kernel::Kernel;
 use cairn_client::{FileSystem, Handle, Telling};
 use cairn_common::attributes::DirectoryEntry;
 use cairn_common::error::FsError;
@@ -36,6 +38,7 @@ pub async fn fill(fs: &FileSystem, handle: Handle, ino: Ino, offset: u64, reply:
 /// It stops after one page, for while something is on its way to the kernel its lease is not given back: nothing may be waited for then.
 pub async fn fill_plus<'fs>(
     fs: &'fs FileSystem,
+    kernel: &Kernel,
     handle: Handle,
     ino: Ino,
     offset: u64,
@@ -67,6 +70,7 @@ pub async fn fill_plus<'fs>(
         if reply.add(INodeNo(entry.ino.0), offset_of_cookie(entry.cookie), name, &ttl, &file_attr(attributes), GENERATION) {
             break;
         }
+        kernel.note_place(attributes, ino, &entry.name);
         (up_to, believed) = (entry.cookie, believed.min(ttl));
     }
     if !believed.is_zero() {

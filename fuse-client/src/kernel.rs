@@ -1,22 +1,32 @@
 //! What we tell the kernel without being asked.
 //!
-//! Names are no part of it: to forget one, the kernel waits for whoever works in the directory at the time, who may wait for another client that waits for
-//! us. It is given names for a moment only (docs/leases.md).
+//! Recalls forget no names: for that, the kernel waits for whoever works in the directory at the time, who may wait for another client that waits for
+//! us. It is given names for a moment only (docs/leases.md). Only the old name of a directory that another mount has moved is forgotten, and hardly waited for.
 
+use crate::places::{Place, Places};
 use crate::questions::{QUIET, Question, Questions};
 use cairn_client::ports::KernelCache;
+use cairn_common::attributes::{Attributes, FileKind};
 use cairn_common::ids::Ino;
 use cairn_runtime::Runtime;
 use cairn_runtime::clock::Moment;
 use cairn_runtime::task::BoxFuture;
 use fuser::{INodeNo, Notifier};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 /// Files of which the kernel forgets pages at a time. Each takes a thread until the reads and writes under way there are answered, perhaps for as long as
 /// the master is away; a role has 16 threads for such work, and others need some, too.
 const FORGETTING_MAX: usize = 8;
+
+/// Names that are forgotten at a time.
+const FORGETTING_NAMES_MAX: usize = 4;
+
+/// How long the answer to a question waits for a name to be forgotten. It takes microseconds, unless somebody works in that directory: perhaps the one who asks.
+const FORGETTING_NAME_LIMIT: Duration = Duration::from_millis(5);
 
 /// How long a call waits for pages to be forgotten that others read or write at the time.
 const FORGETTING_LIMIT: Duration = Duration::from_secs(3);
@@ -32,12 +42,23 @@ pub struct Kernel {
     root: Ino,
     notifier: Arc<OnceLock<Notifier>>,
     forgetting: Arc<Semaphore>,
+    /// Names that are being forgotten.
+    names: Arc<watch::Sender<usize>>,
     questions: Arc<Questions>,
+    places: Arc<Places>,
 }
 
 impl Kernel {
     pub fn new(runtime: Runtime, root: Ino) -> Self {
-        Self { runtime, root, notifier: Arc::default(), forgetting: Arc::new(Semaphore::new(FORGETTING_MAX)), questions: Arc::default() }
+        Self {
+            runtime,
+            root,
+            notifier: Arc::default(),
+            forgetting: Arc::new(Semaphore::new(FORGETTING_MAX)),
+            names: Arc::new(watch::Sender::new(0)),
+            questions: Arc::default(),
+            places: Arc::default(),
+        }
     }
 
     pub fn listens_to(&self, notifier: Notifier) {
@@ -67,6 +88,11 @@ impl Kernel {
         }
     }
 
+    /// Has it forget the pages of a file, and does not wait for that.
+    pub fn forget_pages_soon(&self, ino: Ino) {
+        self.runtime.spawn("forget pages", self.forget_pages(ino));
+    }
+
     /// Has it forget the pages of a file, but waits no longer than a recall would for reads and writes that are under way.
     pub async fn forget_pages_for_a_while(&self, ino: Ino) {
         let pages = self.forget_pages(ino);
@@ -79,6 +105,65 @@ impl Kernel {
         if self.runtime.timeout(FORGETTING_LIMIT, done).await.is_err() {
             tracing::debug!(%ino, "the kernel takes its time to forget pages");
         }
+    }
+
+    /// The kernel is told of an inode with this name.
+    pub fn note_place(&self, attributes: &Attributes, parent: Ino, name: &[u8]) {
+        if attributes.kind == FileKind::Directory {
+            self.places.note(attributes.ino, parent, name);
+        }
+    }
+
+    /// The kernel is told that its rename was done.
+    pub fn note_rename(&self, from: Place, to: Place, is_exchange: bool) {
+        self.places.renamed(from, to, is_exchange);
+    }
+
+    /// Whether an answer that tells of this inode in this directory may be given without `forget_former_name`.
+    pub fn may_be_told(&self, attributes: &Attributes, parent: Ino) -> bool {
+        let is_elsewhere = attributes.kind == FileKind::Directory && self.places.elsewhere(attributes.ino, parent).is_some();
+        !is_elsewhere && *self.names.borrow() == 0
+    }
+
+    /// To be done before the kernel is told that something is in `parent`: has it forget the name of a directory that it knows elsewhere. If the one who asks holds
+    /// the locks of a rename, that can't be done before the answer; the kernel then does all of the rename once more, and asks for the directories on the way first: these
+    /// answers wait until it is done.
+    pub async fn forget_former_name(&self, attributes: &Attributes, parent: Ino) {
+        if attributes.kind == FileKind::Directory
+            && let Some(place) = self.places.elsewhere(attributes.ino, parent)
+        {
+            self.forget_name(attributes.ino, place);
+        }
+        let mut names = self.names.subscribe();
+        if self.runtime.timeout(FORGETTING_NAME_LIMIT, names.wait_for(|names| *names == 0)).await.is_err() {
+            tracing::debug!(ino = %attributes.ino, "somebody works where another mount has moved a directory away");
+        }
+    }
+
+    /// Begins to have it forget where a directory was, unless too much of that is under way.
+    fn forget_name(&self, ino: Ino, place: Place) {
+        let may = self.names.send_if_modified(|names| {
+            let may = *names < FORGETTING_NAMES_MAX;
+            *names += usize::from(may);
+            may
+        });
+        if !may {
+            return;
+        }
+        tracing::debug!(%ino, ?place, "forget a name");
+        let (this, directory) = (self.clone(), self.number(place.directory));
+        self.runtime.spawn("forget a name", async move {
+            let (notifier, name) = (Arc::clone(&this.notifier), place.name.clone());
+            let work = move || {
+                // It may have forgotten it by itself.
+                if let Some(Err(error)) = notifier.get().map(|notifier| notifier.inval_entry(directory, OsStr::from_bytes(&name))) {
+                    tracing::trace!(?directory, %error, "the kernel was told to forget the name of a directory");
+                }
+            };
+            this.runtime.blocking(work).await;
+            this.places.forgotten(ino, &place);
+            this.names.send_modify(|names| *names -= 1);
+        });
     }
 
     fn number(&self, ino: Ino) -> INodeNo {

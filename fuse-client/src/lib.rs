@@ -4,14 +4,17 @@
 //! becomes a task of its own, so that a slow or stuck request never holds up another.
 
 mod adapter;
+mod answer;
 mod caller;
 mod convert;
 mod directory;
 mod errno;
+mod flags;
 mod kernel;
 mod lock_call;
 mod mount;
 mod options;
+mod places;
 mod questions;
 
 pub use mount::{MountError, Mounted, Unmounting, mount, unmount};

@@ -45,10 +45,10 @@ class Local(System):
 class Cairn(System):
     name = "CairnFS 4+2"
 
-    def __init__(self, work, chunkservers=6, master_options="", chunkserver_options=""):
+    def __init__(self, work, chunkservers=6, master_options="", chunkserver_options="", mount_options=""):
         self.data, self.directory = work / "cluster", work / "mount"
         self.binary = os.environ.get("CAIRN_BIN", PROJECT / "target/release/cairn")
-        options = {"MASTER_OPTIONS": master_options, "CHUNKSERVER_OPTIONS": chunkserver_options}
+        options = {"MASTER_OPTIONS": master_options, "CHUNKSERVER_OPTIONS": chunkserver_options, "MOUNT_OPTIONS": mount_options}
         size = ("--chunkservers", chunkservers)
         run(PROJECT / "scripts/dev-cluster", "up", "--data", self.data, "--mount", self.directory, *size, env={**os.environ, **options})
 

@@ -2,9 +2,10 @@
 
 Usage: coherence.py SECONDS MOUNT MOUNT...
        coherence.py held MOUNT          holds back what it has written until it is killed
-Each case is run on all mounts, and prints a line. Exits with 1 if one failed.
+Each case (or those that $CASES names) is run on all mounts, and prints a line. Exits with 1 if one failed.
 """
 
+import fcntl
 import mmap
 import os
 import struct
@@ -159,6 +160,47 @@ def append_race(mounts, seconds):
     return f"{sum(counts)} records"
 
 
+def expect_records(paths, size, counts):
+    """Each of `paths` consists of records of `size` bytes, and has as many of each worker as `counts` says. A record is the byte of its worker, repeated."""
+    for path in paths:
+        seen = [0] * len(counts)
+        with open(path, "rb") as file:
+            while record := file.read(size):
+                expect(record == record[:1] * size, f"a torn record before {file.tell()} in {path}")
+                seen[record[0] - 1] += 1
+        expect(seen == counts, f"{path} has {seen} records, written were {counts}")
+
+
+def append_records(mounts, name, size, seconds, is_late):
+    """All mounts append records. How many; late ones set O_APPEND only after the file is open."""
+    paths, counts, stop = everywhere(mounts, name), [0] * len(mounts), time.time() + seconds
+    write(paths[0], b"")
+
+    def append(worker):
+        fd = os.open(paths[worker], os.O_WRONLY | (0 if is_late else os.O_APPEND))
+        if is_late:
+            fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
+        record = bytes([worker + 1]) * size
+        while time.time() < stop:
+            expect(os.write(fd, record) == size, "a short write")
+            counts[worker] += 1
+        os.close(fd)
+
+    side_by_side(*[lambda worker=worker: append(worker) for worker in range(len(mounts))])
+    expect_records(paths, size, counts)
+    return f"{sum(counts)} records of {size} bytes"
+
+
+def late_appenders(mounts, seconds):
+    """O_APPEND counts when fcntl sets it, too."""
+    return append_records(mounts, "late-appenders", 3000, seconds, True)
+
+
+def long_records(mounts, seconds):
+    """Records that the kernel hands over in pieces are not torn."""
+    return append_records(mounts, "long-records", (5 << 20) // 2, seconds, False)
+
+
 def create_race(mounts, seconds):
     """Of several exclusive creations, removals and renames of one name just one succeeds."""
     end, number = time.time() + seconds, 0
@@ -217,6 +259,40 @@ def directories_crosswise(mounts, seconds):
     for mount in mounts:
         expect(not os.listdir(os.path.join(mount, "cross-a")) and not os.listdir(os.path.join(mount, "cross-b")), "they are empty again")
     return f"{sum(counts)} rounds, the slowest took {max(slowest) * 1000:.0f} ms"
+
+
+def moved_directories(mounts, seconds):
+    """A directory that another mount has moved is moved on, or replaced, by who has not looked at its new name."""
+    for directory in ("moved-a", "moved-b", "moved-c"):
+        os.mkdir(os.path.join(mounts[0], directory))
+    end, number = time.time() + seconds, 0
+    os.mkdir(os.path.join(mounts[0], "moved-a/x"))
+    write(os.path.join(mounts[0], "moved-a/x/inside"), b"abc")
+    for mount in mounts:
+        os.stat(os.path.join(mount, "moved-a/x/inside"))
+    place = "moved-a"
+    while time.time() < end:
+        mount, target = mounts[number % len(mounts)], "moved-" + "bcab"[number % 4]
+        if target != place:
+            os.rename(os.path.join(mount, place, "x"), os.path.join(mount, target, "x"))
+            place = target
+        if number % 5 == 0:
+            # The same with the name that is replaced.
+            other = mounts[(number + 1) % len(mounts)]
+            os.makedirs(os.path.join(mount, "moved-a/full/one"))
+            os.mkdir(os.path.join(mount, "moved-b/empty"))
+            os.stat(os.path.join(other, "moved-a/full/one"))
+            os.stat(os.path.join(other, "moved-b/empty"))
+            os.rename(os.path.join(mount, "moved-b/empty"), os.path.join(mount, "moved-c/name"))
+            os.rename(os.path.join(other, "moved-a/full"), os.path.join(other, "moved-c/name"))
+            expect(os.listdir(os.path.join(mount, "moved-c/name")) == ["one"], f"round {number}: {other} has replaced moved-c/name")
+            os.rmdir(os.path.join(mount, "moved-c/name/one"))
+            os.rmdir(os.path.join(other, "moved-c/name"))
+        number += 1
+    for mount in mounts:
+        with open(os.path.join(mount, place, "x/inside"), "rb") as file:
+            expect(file.read() == b"abc", f"{mount}/{place}/x/inside")
+    return f"{number} rounds"
 
 
 def mappings(mounts, seconds):
@@ -319,12 +395,12 @@ def filled_directory(mounts, seconds):
     return f"{sum(made)} files"
 
 
-CASES = [names, one_file, changed_modes, append_race, create_race, directories_crosswise, mappings, mapped_by_all, long_append, filled_directory]
+CASES = [names, one_file, changed_modes, append_race, late_appenders, long_records, create_race, directories_crosswise, moved_directories, mappings, mapped_by_all, long_append, filled_directory]
 
 
 def run(seconds, mounts):
-    failed = 0
-    for case in CASES:
+    failed, wanted = 0, os.environ.get("CASES", "").split()
+    for case in [case for case in CASES if not wanted or case.__name__ in wanted]:
         try:
             print(f"ok      {case.__name__:<22} {len(mounts)} mounts, {case(mounts, seconds)}", flush=True)
         except (Wrong, OSError) as error:

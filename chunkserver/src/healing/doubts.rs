@@ -122,6 +122,10 @@ impl Healer {
         };
         let map = self.master.map();
         let Belonging::Here { is_settled } = belonging(&map, &chunk, &key, id) else { return unneeded };
+        if !was_damaged && !is_settled {
+            // It comes with the rest of the slot, at the pace that is set for that: readers would have it all pulled at once.
+            return Verdict::Fine;
+        }
         let missing = MissingShard { chunk, key, is_settled, ticket };
         let in_place = if was_damaged { InPlace::Damaged } else { InPlace::Nothing };
         match self.pull(&map, number, id, &missing, in_place).await {

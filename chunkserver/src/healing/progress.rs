@@ -76,19 +76,17 @@ impl Progress {
     /// A shard was restored, of an unsettled slot if `name` says so.
     pub fn repaired(&self, name: Option<SlotName>, bytes: u64, was_damaged: bool, now: Moment) {
         let mut counts = self.counts.lock();
-        let lack = match name {
-            Some(name) => counts.slots.get_mut(&name).and_then(Option::as_mut),
-            None => Some(&mut counts.settled),
-        };
-        if let Some(lack) = lack {
-            lack.shards = lack.shards.saturating_sub(1);
-            lack.bytes = lack.bytes.saturating_sub(bytes);
-        }
+        counts.lacks_less(name, bytes);
         counts.healing.shards_repaired += 1;
         counts.healing.bytes_repaired += bytes;
         counts.healing.damaged_repaired += u64::from(was_damaged);
         counts.roll(now);
         counts.window_bytes += bytes;
+    }
+
+    /// A shard that was missing is there, and others have put it.
+    pub fn found(&self, name: Option<SlotName>, bytes: u64) {
+        self.counts.lock().lacks_less(name, bytes);
     }
 
     pub fn deleted(&self, shards: u64) {
@@ -126,6 +124,18 @@ impl Progress {
 }
 
 impl Counts {
+    /// A shard less is missing, of an unsettled slot if `name` says so.
+    fn lacks_less(&mut self, name: Option<SlotName>, bytes: u64) {
+        let lack = match name {
+            Some(name) => self.slots.get_mut(&name).and_then(Option::as_mut),
+            None => Some(&mut self.settled),
+        };
+        if let Some(lack) = lack {
+            lack.shards = lack.shards.saturating_sub(1);
+            lack.bytes = lack.bytes.saturating_sub(bytes);
+        }
+    }
+
     /// Ends the window of the rate if it is over.
     fn roll(&mut self, now: Moment) {
         let elapsed = now.since(self.window_start);
@@ -162,6 +172,9 @@ mod tests {
         assert_eq!(status.shards_missing, 1);
         progress.set_damaged(0);
         assert_eq!((status.shards_repaired, status.bytes_repaired, status.damaged_repaired), (2, 2000, 0));
+        progress.found(Some(a), 500);
+        let status = progress.status(at(100));
+        assert_eq!((status.shards_left, status.bytes_left, status.shards_repaired), (1, 1500, 2), "others have put it");
         progress.set_stuck(a, 2);
         progress.set_slots(&BTreeSet::from([b]));
         let status = progress.status(at(100));

@@ -164,6 +164,11 @@ impl Healer {
     async fn restore_one(&self, number: usize, id: TargetId, page: &ComparedPage, missing: MissingShard, name: Option<SlotName>) -> bool {
         let _turn = self.pacer.take(missing.bytes()).await;
         let patient = self.patient(number);
+        // The turn may have been long in coming, and a writer has put it meanwhile.
+        if patient.target.check(&[missing.key]).await.is_ok_and(|present| present == [true]) {
+            patient.progress.found(name, missing.bytes());
+            return true;
+        }
         match self.pull(&page.map, number, id, &missing, InPlace::Nothing).await {
             Ok(()) => {
                 patient.progress.repaired(name, missing.bytes(), false, self.runtime.now());

@@ -12,8 +12,8 @@
 //!
 //! Each time a lease is gained it gets a new stamp; what is remembered carries the stamp of the lease that it rests on.
 
-use super::bounded::Bounded;
 use crate::limits::{CONTENDED_MAX, KERNEL_SETTLES};
+use cairn_common::bounded::Bounded;
 use cairn_common::collections::FastMap;
 use cairn_common::ids::{Ino, SessionId};
 use cairn_common::planted::{Bug, is_planted};

@@ -8,10 +8,10 @@
 //! - what is remembered is believed while that very lease is held, and the master was heard lately enough to rely on it.
 
 use super::book::{KernelBelief, LeaseBook, Leased};
-use super::bounded::Bounded;
 use crate::counters::Counts;
 use crate::limits::{ATTRIBUTES_CACHED_MAX, CONTENDED_PAUSE, ENTRIES_CACHED_MAX, KERNEL_NAMES_TTL, KERNEL_NAMES_TTL_ALONE, KERNEL_SLACK};
 use cairn_common::attributes::{Attributes, FileKind};
+use cairn_common::bounded::Bounded;
 use cairn_common::ids::Ino;
 use cairn_common::time::Timestamp;
 use cairn_common::wire::lease::LeaseMode;

@@ -4,8 +4,8 @@
 //! A file's version grows by one with each change. A change of our own that continues the version we know leaves the caches
 //! right; a gap means that somebody else changed the file, too. When in doubt the answer is "changed".
 
-use super::bounded::Bounded;
 use crate::limits::KNOWN_VERSIONS_MAX;
+use cairn_common::bounded::Bounded;
 use cairn_common::ids::Ino;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! Answers that need no waiting, for a thread of the kernel adapter: a hop to another thread costs more than all of these.
 
 use super::start::FileSystem;
-use super::types::Handle;
+use super::types::{Handle, WriteAt, Written};
 use crate::cache::Telling;
 use crate::limits::KERNEL_MOVING_TTL;
 use bytes::Bytes;
@@ -80,23 +80,32 @@ impl FileSystem {
 
     /// `None` if it would have to wait: then call `write` with the same data.
     pub fn try_write(&self, handle: Handle, offset: u64, data: &[u8]) -> Option<Result<usize, FsError>> {
+        match self.usual_place(handle, offset) {
+            Ok(at) => self.try_write_at(handle, at, data).map(|result| result.map(|written| written.len)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// `None` if it would have to wait: then call `write_at` with the same data.
+    pub fn try_write_at(&self, handle: Handle, at: WriteAt, data: &[u8]) -> Option<Result<Written, FsError>> {
         let open = match self.writable(handle) {
             Ok(open) => open,
             Err(error) => return Some(Err(error)),
         };
         open.has_written.store(true, Ordering::Relaxed);
-        match &open.append {
-            None => {
+        match at {
+            WriteAt::Offset(offset) => {
                 let _writing = self.try_writing(&open.file)?;
-                open.file.try_write(offset, data)
+                let result = open.file.try_write(offset, data)?;
+                Some(result.map(|len| Written { offset, len }))
             }
-            Some(append) => append.try_write(self, &open.file, data),
+            WriteAt::End | WriteAt::EndAndMore => self.0.handles.append(&open).try_write(self, &open.file, data, at == WriteAt::EndAndMore),
         }
     }
 
-    /// Whether writes through this handle go to the end of the file.
+    /// Whether a handle was opened to append.
     pub fn appends(&self, handle: Handle) -> bool {
-        self.0.handles.file(handle).is_ok_and(|open| open.append.is_some())
+        self.0.handles.file(handle).is_ok_and(|open| open.flags.append)
     }
 
     /// Whether `flush` has anything to do for this handle. The adapter may answer close(2) at once if not.

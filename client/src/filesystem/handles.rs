@@ -1,6 +1,6 @@
 //! Open files and directories.
 
-use super::append::{Append, AppendLock};
+use super::append::{Append, Appenders};
 use super::listing::DirectoryHandle;
 use super::types::{Handle, OpenFlags};
 use crate::data::{Descriptor, FileData};
@@ -11,14 +11,14 @@ use cairn_common::ids::Ino;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// An open file.
 pub struct OpenFile {
     pub file: Arc<FileData>,
     pub descriptor: Descriptor,
     pub flags: OpenFlags,
-    pub append: Option<Append>,
+    append: OnceLock<Append>,
     /// Written through this handle since its last flush without an error.
     pub has_written: AtomicBool,
     /// Reading is to be noted: it was not since the file was opened, and its access time is due.
@@ -33,6 +33,13 @@ impl OpenFile {
     pub fn ino(&self) -> Ino {
         self.guard.ino()
     }
+
+    /// What `try_write` has begun is not gone on with.
+    pub fn let_go_of_append(&self) {
+        if let Some(append) = self.append.get() {
+            append.let_go();
+        }
+    }
 }
 
 /// All handles.
@@ -41,7 +48,7 @@ pub struct Handles {
     last: AtomicU64,
     files: RwLock<FastMap<Handle, Arc<OpenFile>>>,
     directories: RwLock<FastMap<Handle, Arc<DirectoryHandle>>>,
-    appends: Mutex<BTreeMap<Ino, Weak<AppendLock>>>,
+    appenders: Mutex<BTreeMap<Ino, Weak<Appenders>>>,
 }
 
 impl Handles {
@@ -51,13 +58,12 @@ impl Handles {
 
     pub fn insert_file(&self, file: Arc<FileData>, flags: OpenFlags, guard: OpenGuard, atime_is_due: bool) -> Handle {
         let handle = self.next();
-        let append = flags.append.then(|| Append::new(self.append_lock(guard.ino())));
         let descriptor = file.descriptor();
         let open = OpenFile {
             file,
             descriptor,
             flags,
-            append,
+            append: OnceLock::new(),
             has_written: AtomicBool::new(false),
             atime_is_due: AtomicBool::new(atime_is_due),
             victim: LockVictim::default(),
@@ -96,15 +102,20 @@ impl Handles {
         self.directories.write().clear();
     }
 
-    /// One lock per inode, shared by all that append to it.
-    fn append_lock(&self, ino: Ino) -> Arc<AppendLock> {
-        let mut appends = self.appends.lock();
-        appends.retain(|_, lock| lock.strong_count() > 0);
-        if let Some(lock) = appends.get(&ino).and_then(Weak::upgrade) {
-            return lock;
+    /// The appending side of an open file.
+    pub fn append<'open>(&self, open: &'open OpenFile) -> &'open Append {
+        open.append.get_or_init(|| Append::new(self.appenders(open.ino())))
+    }
+
+    /// Shared by all that append to an inode.
+    fn appenders(&self, ino: Ino) -> Arc<Appenders> {
+        let mut all = self.appenders.lock();
+        all.retain(|_, appenders| appenders.strong_count() > 0);
+        if let Some(appenders) = all.get(&ino).and_then(Weak::upgrade) {
+            return appenders;
         }
-        let lock = Arc::new(AppendLock::default());
-        appends.insert(ino, Arc::downgrade(&lock));
-        lock
+        let appenders = Arc::new(Appenders::default());
+        all.insert(ino, Arc::downgrade(&appenders));
+        appenders
     }
 }

@@ -2,7 +2,7 @@
 
 use super::handles::OpenFile;
 use super::start::FileSystem;
-use super::types::Handle;
+use super::types::{Handle, WriteAt, Written};
 use bytes::Bytes;
 use cairn_common::error::FsError;
 use std::sync::Arc;
@@ -20,23 +20,35 @@ impl FileSystem {
 
     /// Takes all of `data`, or fails. Waits while the write buffer is full. A handle opened to append ignores `offset`.
     pub async fn write(&self, handle: Handle, offset: u64, data: &[u8]) -> Result<usize, FsError> {
+        let at = self.usual_place(handle, offset)?;
+        self.write_at(handle, at, data).await.map(|written| written.len)
+    }
+
+    /// The same, wherever the handle was opened to write to.
+    pub async fn write_at(&self, handle: Handle, at: WriteAt, data: &[u8]) -> Result<Written, FsError> {
         let open = self.writable(handle).inspect_err(|_| self.let_go(handle))?;
         open.has_written.store(true, Ordering::Relaxed);
-        match &open.append {
-            None => {
+        match at {
+            WriteAt::Offset(offset) => {
                 let _writing = self.writing(&open.file).await?;
-                open.file.write(offset, data).await
+                open.file.write(offset, data).await.map(|len| Written { offset, len })
             }
-            Some(append) => append.write(self, &open.file, data).await,
+            WriteAt::End | WriteAt::EndAndMore => {
+                self.0.handles.append(&open).write(self, &open.file, data, at == WriteAt::EndAndMore).await
+            }
         }
+    }
+
+    /// Where a handle writes by the flags with which it was opened.
+    pub(super) fn usual_place(&self, handle: Handle, offset: u64) -> Result<WriteAt, FsError> {
+        let open = self.0.handles.file(handle)?;
+        Ok(if open.flags.append { WriteAt::End } else { WriteAt::Offset(offset) })
     }
 
     /// What `try_write` has begun through a handle is not gone on with.
     fn let_go(&self, handle: Handle) {
-        if let Ok(open) = self.0.handles.file(handle)
-            && let Some(append) = &open.append
-        {
-            append.let_go();
+        if let Ok(open) = self.0.handles.file(handle) {
+            open.let_go_of_append();
         }
     }
 

@@ -7,8 +7,8 @@
 
 use super::listing::Page;
 use super::start::FileSystem;
-use crate::cache::Bounded;
 use crate::limits::{LOOKUP_AHEAD_ENTRIES, LOOKUP_STREAK, LOOKUP_STREAK_WINDOW, LOOKUP_STREAKS_MAX};
+use cairn_common::bounded::Bounded;
 use cairn_common::ids::{DirCookie, Ino};
 use cairn_runtime::clock::Moment;
 use parking_lot::Mutex;

@@ -29,4 +29,4 @@ mod types;
 mod xattrs;
 
 pub use start::FileSystem;
-pub use types::{AllocateMode, Handle, OpenFlags, Opened, SeekTarget};
+pub use types::{AllocateMode, Handle, OpenFlags, Opened, SeekTarget, WriteAt, Written};

@@ -11,7 +11,7 @@ pub struct Handle(pub u64);
 pub struct OpenFlags {
     pub read: bool,
     pub write: bool,
-    /// Every write goes to the end of the file, as this client knows it.
+    /// Writes go to the end of the file, wherever that is.
     pub append: bool,
     /// The file is emptied.
     pub truncate: bool,
@@ -20,6 +20,23 @@ pub struct OpenFlags {
 impl OpenFlags {
     pub const READ: OpenFlags = OpenFlags { read: true, write: false, append: false, truncate: false };
     pub const READ_WRITE: OpenFlags = OpenFlags { read: true, write: true, append: false, truncate: false };
+}
+
+/// Where the bytes of a write go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteAt {
+    Offset(u64),
+    /// The end of the file as it is then.
+    End,
+    /// The same, and this may be but a piece of what is written in one call: for a moment, nobody else moves the end.
+    EndAndMore,
+}
+
+/// Where they have gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    pub offset: u64,
+    pub len: usize,
 }
 
 /// A file that was opened.

@@ -41,9 +41,7 @@ impl Subject for Directories {
     /// In a directory of its own, which is removed afterwards.
     fn live(&self, steps: &[Step]) -> Result<Record, String> {
         let case = format!("case-{}", self.cases.replace(self.cases.get() + 1));
-        let is_alone = self.doors.len() == 1;
-        let doors: Vec<Door> =
-            self.doors.iter().map(|door| Door { directory: door.join(&case), is_alone, open: RefCell::default() }).collect();
+        let doors: Vec<Door> = self.doors.iter().map(|door| Door { directory: door.join(&case), open: RefCell::default() }).collect();
         let first = doors.first().ok_or("there is no directory to work in")?;
         rustix::fs::mkdir(&first.directory, mode(0o755)).map_err(|error| format!("can't make {}: {error}", first.directory.display()))?;
         let outcomes = steps.iter().map(|step| doors[step.door % doors.len()].perform(&step.operation)).collect();
@@ -58,8 +56,6 @@ impl Subject for Directories {
 /// The directory of a case, through one mount.
 struct Door {
     directory: PathBuf,
-    /// Nobody else changes anything.
-    is_alone: bool,
     /// Descriptors that are closed some calls later: as long as a file is open, a mount knows more of it.
     open: RefCell<VecDeque<OwnedFd>>,
 }
@@ -163,11 +159,6 @@ impl Door {
     }
 
     fn rename(&self, from: &Path, to: &Path, mode: RenameMode) -> Answer {
-        if !self.is_alone {
-            // While Linux renames between directories it can't learn that another mount has moved a directory to either name, and gives ESTALE
-            // (docs/semantics.md).
-            [from, to].into_iter().for_each(|path| drop(self.status(path)));
-        }
         let flags = match mode {
             RenameMode::Replace => RenameFlags::empty(),
             RenameMode::NoReplace => RenameFlags::NOREPLACE,
