@@ -2,9 +2,11 @@
 
 use super::budget::Charge;
 use super::file::FileData;
-use super::written::Placed;
+use super::written::{Placed, WrittenData};
+use cairn_common::buffer::Buffer;
 use cairn_common::error::FsError;
 use cairn_common::limits::FILE_BYTES_MAX;
+use cairn_runtime::clock::Moment;
 use std::sync::Arc;
 
 impl FileData {
@@ -15,6 +17,21 @@ impl FileData {
             Ok(Placed { need_bytes: 0, .. }) => Some(Ok(data.len())),
             Ok(_) => None,
             Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// The same without a copy, for a buffer that fills a chunk of its own. Gives it back if that is not possible: then it is to be written as all else.
+    pub fn try_adopt(self: &Arc<Self>, offset: u64, data: Buffer) -> Result<Result<usize, FsError>, Buffer> {
+        let mut rejected = None;
+        let written = self.place(offset, data.len(), &mut Charge::default(), |written, now, chunk_bytes_max, take_memory| {
+            written.adopt(offset, data, now, chunk_bytes_max, take_memory).unwrap_or_else(|data| {
+                rejected = Some(data);
+                Placed::default()
+            })
+        });
+        match rejected {
+            Some(data) => Err(data),
+            None => Ok(written.map(|placed| placed.bytes)),
         }
     }
 
@@ -44,7 +61,20 @@ impl FileData {
 
     /// Writes as much as there is memory for: `memory` first, then what is free.
     fn write_some(self: &Arc<Self>, offset: u64, data: &[u8], memory: &mut Charge) -> Result<Placed, FsError> {
-        if offset.checked_add(data.len() as u64).is_none_or(|end| end > FILE_BYTES_MAX) {
+        self.place(offset, data.len(), memory, |written, now, chunk_bytes_max, take_memory| {
+            written.write(offset, data, now, chunk_bytes_max, take_memory)
+        })
+    }
+
+    /// Has `put` place up to `len` bytes, and sends what is full on its way.
+    fn place(
+        self: &Arc<Self>,
+        offset: u64,
+        len: usize,
+        memory: &mut Charge,
+        put: impl FnOnce(&mut WrittenData, Moment, usize, &mut dyn FnMut(usize) -> Option<Charge>) -> Placed,
+    ) -> Result<Placed, FsError> {
+        if offset.checked_add(len as u64).is_none_or(|end| end > FILE_BYTES_MAX) {
             return Err(FsError::FileTooLarge);
         }
         let core = self.core();
@@ -54,7 +84,7 @@ impl FileData {
         if let Some(error) = state.written.newest_run().and_then(|newest| state.written.failure(newest)) {
             return Err(error);
         }
-        let mut placed = state.written.write(offset, data, core.runtime.now(), chunk_bytes_max, &mut take_memory);
+        let mut placed = put(&mut state.written, core.runtime.now(), chunk_bytes_max, &mut take_memory);
         if placed.bytes > 0 {
             state.size = state.size.max(offset + placed.bytes as u64);
             state.mtime = core.runtime.wall();

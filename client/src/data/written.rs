@@ -185,6 +185,29 @@ impl WrittenData {
         placed
     }
 
+    /// Takes over a buffer that fills a run of its own, without a copy. Gives it back if it does not, if a run is open, or if there is no memory.
+    pub fn adopt(
+        &mut self,
+        offset: u64,
+        data: Buffer,
+        now: Moment,
+        chunk_bytes_max: usize,
+        take_memory: &mut dyn FnMut(usize) -> Option<Charge>,
+    ) -> Result<Placed, Buffer> {
+        let len = data.len();
+        if self.open.is_some() || len != chunk_bytes_max {
+            return Err(data);
+        }
+        let Some(charge) = take_memory(len) else { return Err(data) };
+        self.last_run += 1;
+        let piece = Piece { file_offset: offset, bytes: len as u32, run: RunId(self.last_run), run_offset: 0 };
+        self.open = Some(OpenRun { id: piece.run, buffer: data, used: len, charge, since: now, appends: 1, end: piece.file_end() });
+        self.dirty.insert(piece);
+        let full = self.seal_open().into_iter().collect();
+        self.streams = true;
+        Ok(Placed { bytes: len, full, need_bytes: 0 })
+    }
+
     /// The first part of a range that the open run holds.
     fn in_open_run(&self, range: Range<u64>) -> Option<Piece> {
         let open = self.open.as_ref()?.id;

@@ -151,7 +151,7 @@ impl Upload<'_> {
                     engine.sums.count(|counts| counts.resumed_bytes += len);
                 } else {
                     engine.pace.take(len).await;
-                    self.write(range.start, bytes).await?;
+                    self.write_part(range.start, bytes).await?;
                 }
             }
             engine.watch.moved(Some(self.ticket), window.end - window.start);
@@ -212,6 +212,14 @@ impl Upload<'_> {
             engine.watch.moved(Some(self.ticket), len);
             engine.sums.count(|counts| counts.bytes += len);
             position += len;
+        }
+    }
+
+    /// Hands a part over as it is if it is a whole chunk.
+    async fn write_part(&self, offset: u64, bytes: Buffer) -> Result<(), Failure> {
+        match self.engine.store.fs.try_write_chunk(self.handle, offset, bytes) {
+            Ok(written) => written.map(|_| ()).at(&self.job.target),
+            Err(bytes) => self.write(offset, bytes).await,
         }
     }
 
