@@ -26,6 +26,7 @@ pub mod targets;
 
 pub use cache::Telling;
 pub use counters::Counters;
+pub use data::HashedChunk;
 pub use filesystem::{AllocateMode, FileSystem, Handle, OpenFlags, Opened, SeekTarget, WriteAt, Written};
 pub use link::StartError;
 pub use operations::Operation;

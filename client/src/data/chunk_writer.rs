@@ -5,6 +5,7 @@ use super::compute::compute;
 use super::limits::{CHUNK_PUT_LIMIT, PUT_RETRY_PAUSE, SHARD_PUT_LIMIT, STRAGGLER_PATIENCE};
 use super::pack::cut_point;
 use super::prepare::{HashedChunk, ShardSet, join_parts};
+use super::put_job::PutContent;
 use super::slots::{Choice, Standing, choose};
 use crate::counters::Counts;
 use crate::ports::{Metadata, TargetCallError, Targets};
@@ -90,14 +91,14 @@ pub struct ChunkWriter {
 }
 
 impl ChunkWriter {
-    /// Puts `parts`, one after the other in one chunk (at most the pool's chunk length), or in several where that is better.
-    pub async fn put(&self, parts: Vec<Bytes>, pool: PoolId, sync: bool, elsewhere: &Elsewhere) -> Result<PutChunks, FsError> {
+    /// Puts `content` (at most the pool's chunk length), in one chunk, or in several where that is better.
+    pub async fn put(&self, content: PutContent, pool: PoolId, sync: bool, elsewhere: &Elsewhere) -> Result<PutChunks, FsError> {
         let scheme = self.scheme_of(pool).await?;
-        let total: usize = parts.iter().map(Bytes::len).sum();
-        let whole = match &parts[..] {
-            [only] => only.clone(),
-            _ => compute(&self.runtime, total, move || join_parts(&parts, total)).await,
+        let (whole, mut known) = match content {
+            PutContent::Hashed(chunk) => (chunk.bytes.clone(), Some(chunk)),
+            PutContent::Parts(parts) => (self.join(parts).await, None),
         };
+        let total = whole.len();
         let mut queue = match cut_point(scheme, total) {
             Some(cut) => vec![(0, whole.slice(..cut)), (cut, whole.slice(cut..))],
             None => vec![(0, whole)],
@@ -105,7 +106,9 @@ impl ChunkWriter {
         let mut done = PutChunks::default();
         queue.reverse();
         while let Some((offset, bytes)) = queue.pop() {
-            let (hashed, pool, scheme) = self.settle_pool(bytes.clone(), pool, scheme, elsewhere).await?;
+            // What is known of the whole does not help if it was cut.
+            let known = known.take().filter(|chunk| chunk.bytes.len() == bytes.len());
+            let (hashed, pool, scheme) = self.settle_pool(bytes.clone(), known, pool, scheme, elsewhere).await?;
             match self.put_one(offset as u32, hashed, pool, scheme, sync).await {
                 Ok(put) => done.0.push(put),
                 Err(PutTrouble::TooLong) => {
@@ -117,6 +120,14 @@ impl ChunkWriter {
             }
         }
         Ok(done)
+    }
+
+    async fn join(&self, parts: Vec<Bytes>) -> Bytes {
+        let total: usize = parts.iter().map(Bytes::len).sum();
+        match &parts[..] {
+            [only] => only.clone(),
+            _ => compute(&self.runtime, total, move || join_parts(&parts, total)).await,
+        }
     }
 
     /// The scheme of a pool, waiting for the first map if need be.
@@ -142,12 +153,16 @@ impl ChunkWriter {
     async fn settle_pool(
         &self,
         bytes: Bytes,
+        known: Option<HashedChunk>,
         pool: PoolId,
         scheme: Scheme,
         elsewhere: &Elsewhere,
     ) -> Result<(HashedChunk, PoolId, Scheme), FsError> {
         let hash = |bytes: Bytes, scheme| compute(&self.runtime, bytes.len(), move || HashedChunk::new(bytes, scheme));
-        let hashed = hash(bytes.clone(), scheme).await;
+        let hashed = match known.filter(|chunk| chunk.serves(scheme)) {
+            Some(known) => known,
+            None => hash(bytes.clone(), scheme).await,
+        };
         match elsewhere.get(&hashed.id).filter(|other| **other != pool) {
             None => Ok((hashed, pool, scheme)),
             Some(other) => {

@@ -17,6 +17,7 @@ use super::extent_map::PlacedExtent;
 use super::limits::{
     COMPACTION_BREATH, COMPACTION_EXTENTS_MANY, COMPACTION_IDLE_PAUSE, COMPACTION_READ_GAP, COMPACTION_READS_AT_ONCE, COMPACTION_TRIES,
 };
+use super::put_job::PutContent;
 use crate::ports::CommitError;
 use bytes::Bytes;
 use cairn_common::buffer::Buffer;
@@ -100,7 +101,7 @@ async fn rewrite(core: &Arc<Core>, work: &CompactionWork) -> Result<u64, FsError
     let bytes = parts.iter().map(|part| part.len() as u64).sum();
     let mut elsewhere = Elsewhere::new();
     for _ in 0..COMPACTION_TRIES {
-        let put = core.writer.put(parts.clone(), work.pool, !is_planted(Bug::CompactedUnsynced), &elsewhere).await?;
+        let put = core.writer.put(PutContent::Parts(parts.clone()), work.pool, !is_planted(Bug::CompactedUnsynced), &elsewhere).await?;
         let (files, chunks) = replacement(&work.files, &put);
         match core.metadata.compact(files.clone(), chunks).await {
             Ok(published) => {

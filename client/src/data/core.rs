@@ -7,6 +7,7 @@ use super::chunk_source::ChunkSource;
 use super::chunk_writer::{ChunkWriter, Elsewhere, PutChunks};
 use super::committer::{CommitCount, CommitQueue};
 use super::compactor::Scatter;
+use super::dirty::RunId;
 use super::doubts::Doubts;
 use super::durability::Durability;
 use super::file::FileData;
@@ -15,11 +16,10 @@ use super::latency::Latency;
 use super::limits::{COMMITS_IN_FLIGHT, PACK_ROUNDS_IN_FLIGHT};
 use super::packer::PackQueue;
 use super::proofs::ProofCache;
-use super::put_job::{Member, PutJob};
+use super::put_job::{Member, PutContent, PutJob};
 use super::registry::FileRegistry;
 use super::settings::DataSettings;
 use super::shard_fetch::ShardFetch;
-use super::written::RunParts;
 use crate::counters::Counts;
 use crate::ports::{Metadata, Targets};
 use cairn_common::error::FsError;
@@ -103,10 +103,10 @@ impl Core {
     }
 
     /// Puts a run that fills a chunk of its own.
-    pub fn put_full_run(self: &Arc<Self>, file: &Arc<FileData>, run: RunParts) {
-        let member = Member { file: Arc::clone(file), run: run.run };
-        let job = PutJob::new(run.parts, file.pool(), false, vec![member]);
-        file.assign_run(run.run, &job, 0);
+    pub fn put_run(self: &Arc<Self>, file: &Arc<FileData>, run: RunId, content: PutContent) {
+        let member = Member { file: Arc::clone(file), run };
+        let job = PutJob::new(content, file.pool(), false, vec![member]);
+        file.assign_run(run, &job, 0);
         self.start(job, None);
     }
 
@@ -132,7 +132,7 @@ impl Core {
     /// Puts the chunk of a job, one of a bounded number at a time.
     pub async fn put(self: &Arc<Self>, job: &PutJob, sync: bool, elsewhere: &Elsewhere) -> Result<Arc<PutChunks>, FsError> {
         let permit = self.puts.acquire().await;
-        let result = self.writer.put(job.parts.clone(), job.pool, sync, elsewhere).await;
+        let result = self.writer.put(job.content.clone(), job.pool, sync, elsewhere).await;
         drop(permit);
         let chunks = Arc::new(result?);
         if !sync {

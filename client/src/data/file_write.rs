@@ -1,12 +1,13 @@
 //! Writing: bytes are copied to the file's open run; a run that is full goes its way at once.
 
 use super::budget::Charge;
-use super::file::FileData;
-use super::written::{Placed, WrittenData};
-use cairn_common::buffer::Buffer;
+use super::file::{FileData, FileState};
+use super::prepare::HashedChunk;
+use super::put_job::PutContent;
+use super::written::Placed;
 use cairn_common::error::FsError;
 use cairn_common::limits::FILE_BYTES_MAX;
-use cairn_runtime::clock::Moment;
+use parking_lot::MutexGuard;
 use std::sync::Arc;
 
 impl FileData {
@@ -17,21 +18,6 @@ impl FileData {
             Ok(Placed { need_bytes: 0, .. }) => Some(Ok(data.len())),
             Ok(_) => None,
             Err(error) => Some(Err(error)),
-        }
-    }
-
-    /// The same without a copy, for a buffer that fills a chunk of its own. Gives it back if that is not possible: then it is to be written as all else.
-    pub fn try_adopt(self: &Arc<Self>, offset: u64, data: Buffer) -> Result<Result<usize, FsError>, Buffer> {
-        let mut rejected = None;
-        let written = self.place(offset, data.len(), &mut Charge::default(), |written, now, chunk_bytes_max, take_memory| {
-            written.adopt(offset, data, now, chunk_bytes_max, take_memory).unwrap_or_else(|data| {
-                rejected = Some(data);
-                Placed::default()
-            })
-        });
-        match rejected {
-            Some(data) => Err(data),
-            None => Ok(written.map(|placed| placed.bytes)),
         }
     }
 
@@ -59,42 +45,63 @@ impl FileData {
         }
     }
 
-    /// Writes as much as there is memory for: `memory` first, then what is free.
-    fn write_some(self: &Arc<Self>, offset: u64, data: &[u8], memory: &mut Charge) -> Result<Placed, FsError> {
-        self.place(offset, data.len(), memory, |written, now, chunk_bytes_max, take_memory| {
-            written.write(offset, data, now, chunk_bytes_max, take_memory)
-        })
+    /// The same of a chunk that was hashed already: one that is as long as chunks of the file's pool get is taken over as it is, without a copy.
+    pub async fn write_chunk(self: &Arc<Self>, offset: u64, chunk: HashedChunk) -> Result<usize, FsError> {
+        let (core, len) = (self.core(), chunk.bytes.len());
+        if len != core.chunk_bytes_max(self.pool()) {
+            return self.write(offset, &chunk.bytes).await;
+        }
+        let charge = core.budget.take(len).await;
+        let adopted = {
+            let mut state = self.begin_write(offset, len)?;
+            let adopted = state.written.adopt(offset, chunk.bytes.clone(), charge);
+            if adopted.is_some() {
+                self.end_write(&mut state, offset, len);
+            }
+            adopted
+        };
+        match adopted {
+            Some(run) => {
+                core.put_run(self, run, PutContent::Hashed(chunk));
+                Ok(len)
+            }
+            None => self.write(offset, &chunk.bytes).await,
+        }
     }
 
-    /// Has `put` place up to `len` bytes, and sends what is full on its way.
-    fn place(
-        self: &Arc<Self>,
-        offset: u64,
-        len: usize,
-        memory: &mut Charge,
-        put: impl FnOnce(&mut WrittenData, Moment, usize, &mut dyn FnMut(usize) -> Option<Charge>) -> Placed,
-    ) -> Result<Placed, FsError> {
-        if offset.checked_add(len as u64).is_none_or(|end| end > FILE_BYTES_MAX) {
-            return Err(FsError::FileTooLarge);
-        }
+    /// Writes as much as there is memory for: `memory` first, then what is free.
+    fn write_some(self: &Arc<Self>, offset: u64, data: &[u8], memory: &mut Charge) -> Result<Placed, FsError> {
         let core = self.core();
         let chunk_bytes_max = core.chunk_bytes_max(self.pool());
         let mut take_memory = |bytes: usize| memory.split(bytes).or_else(|| core.budget.try_take(bytes));
-        let mut state = self.state.lock();
-        if let Some(error) = state.written.newest_run().and_then(|newest| state.written.failure(newest)) {
-            return Err(error);
-        }
-        let mut placed = put(&mut state.written, core.runtime.now(), chunk_bytes_max, &mut take_memory);
+        let mut state = self.begin_write(offset, data.len())?;
+        let mut placed = state.written.write(offset, data, core.runtime.now(), chunk_bytes_max, &mut take_memory);
         if placed.bytes > 0 {
-            state.size = state.size.max(offset + placed.bytes as u64);
-            state.mtime = core.runtime.wall();
-            self.list(&mut state);
+            self.end_write(&mut state, offset, placed.bytes);
         }
         drop(state);
-        core.counts.written_bytes.add(placed.bytes as u64);
         for run in std::mem::take(&mut placed.full) {
-            core.put_full_run(self, run);
+            core.put_run(self, run.run, PutContent::Parts(run.parts));
         }
         Ok(placed)
+    }
+
+    fn begin_write(&self, offset: u64, len: usize) -> Result<MutexGuard<'_, FileState>, FsError> {
+        if offset.checked_add(len as u64).is_none_or(|end| end > FILE_BYTES_MAX) {
+            return Err(FsError::FileTooLarge);
+        }
+        let state = self.state.lock();
+        match state.written.newest_run().and_then(|newest| state.written.failure(newest)) {
+            Some(error) => Err(error),
+            None => Ok(state),
+        }
+    }
+
+    fn end_write(self: &Arc<Self>, state: &mut FileState, offset: u64, len: usize) {
+        let core = self.core();
+        state.size = state.size.max(offset + len as u64);
+        state.mtime = core.runtime.wall();
+        self.list(state);
+        core.counts.written_bytes.add(len as u64);
     }
 }

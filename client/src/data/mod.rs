@@ -54,5 +54,6 @@ mod written;
 mod tests;
 
 pub use self::file::{CommitHold, Descriptor, FileData};
+pub use self::prepare::HashedChunk;
 pub use self::settings::{DataSettings, PoolChooser};
 pub use self::store::DataStore;

@@ -5,7 +5,7 @@
 use super::core::Core;
 use super::file::FileData;
 use super::pack::{RunShape, group_runs};
-use super::put_job::{Member, PutJob};
+use super::put_job::{Member, PutContent, PutJob};
 use super::written::RunParts;
 use bytes::Bytes;
 use cairn_common::ids::{Ino, PoolId};
@@ -97,7 +97,7 @@ fn start_pack(core: &Arc<Core>, pool: PoolId, pack: Vec<Sealed>, slot: &Arc<Owne
         parts.extend(run.parts);
         members.push(Member { file, run: run.run });
     }
-    let job = PutJob::new(parts, pool, sync, members);
+    let job = PutJob::new(PutContent::Parts(parts), pool, sync, members);
     for (member, base) in job.members.iter().zip(bases) {
         member.file.assign_run(member.run, &job, base);
     }

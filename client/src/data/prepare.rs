@@ -43,6 +43,11 @@ impl HashedChunk {
         Self { id: hash_tree::merge_shards(layout, &hashes), bytes, blocks }
     }
 
+    /// Whether it was hashed for a pool like one of this scheme.
+    pub fn serves(&self, scheme: Scheme) -> bool {
+        scheme.is_copies() || self.bytes.len() < COPIES_BELOW_BYTES || !self.blocks.is_empty()
+    }
+
     /// Cuts and encodes the chunk under `scheme`: its pool's, or a narrower one.
     pub fn encode(&self, scheme: Scheme) -> ShardSet {
         let layout = scheme.layout(self.bytes.len() as u32);

@@ -2,6 +2,7 @@
 
 use super::dirty::RunId;
 use super::file::FileData;
+use super::prepare::HashedChunk;
 use bytes::Bytes;
 use cairn_common::ids::{Ino, PoolId};
 use std::sync::Arc;
@@ -13,9 +14,18 @@ pub struct Member {
     pub run: RunId,
 }
 
+/// What is put.
+#[derive(Debug, Clone)]
+pub enum PutContent {
+    /// One after the other in one chunk.
+    Parts(Vec<Bytes>),
+    /// A whole chunk of which the id is known.
+    Hashed(HashedChunk),
+}
+
 /// Runs that are put together. Kept until all of them are committed, for they may have to be put again.
 pub struct PutJob {
-    pub parts: Vec<Bytes>,
+    pub content: PutContent,
     pub pool: PoolId,
     /// Make it stable with the put itself.
     pub sync: bool,
@@ -24,8 +34,8 @@ pub struct PutJob {
 }
 
 impl PutJob {
-    pub fn new(parts: Vec<Bytes>, pool: PoolId, sync: bool, members: Vec<Member>) -> Arc<Self> {
-        Arc::new(Self { parts, pool, sync, members, under_way: AtomicBool::new(false) })
+    pub fn new(content: PutContent, pool: PoolId, sync: bool, members: Vec<Member>) -> Arc<Self> {
+        Arc::new(Self { content, pool, sync, members, under_way: AtomicBool::new(false) })
     }
 
     /// Whether the caller shall do it: nobody else does at the moment.

@@ -7,7 +7,8 @@ use super::{caretaker, committer, compactor, packer};
 use crate::counters::{Counters, Counts};
 use crate::ports::{Metadata, Targets};
 use cairn_common::error::FsError;
-use cairn_common::ids::Ino;
+use cairn_common::ids::{Ino, PoolId};
+use cairn_common::scheme::Scheme;
 use cairn_runtime::Runtime;
 use cairn_runtime::task::TaskGuard;
 use futures_util::future::join_all;
@@ -61,8 +62,16 @@ impl DataStore {
 
     /// Length of the chunks that a long stream into the file is cut into.
     pub fn chunk_bytes_max(&self, ino: Ino) -> usize {
-        let pool = self.core.files.get(ino).map_or_else(|| self.core.settings.pool.pool_of(ino), |file| file.pool());
-        self.core.chunk_bytes_max(pool)
+        self.core.chunk_bytes_max(self.pool(ino))
+    }
+
+    /// The scheme of the pool that a file's data goes to, if the map is known.
+    pub fn scheme(&self, ino: Ino) -> Option<Scheme> {
+        self.core.targets.map().pool(self.pool(ino)).map(|pool| pool.scheme)
+    }
+
+    fn pool(&self, ino: Ino) -> PoolId {
+        self.core.files.get(ino).map_or_else(|| self.core.settings.pool.pool_of(ino), |file| file.pool())
     }
 
     /// The data of a file that is known here.

@@ -185,27 +185,19 @@ impl WrittenData {
         placed
     }
 
-    /// Takes over a buffer that fills a run of its own, without a copy. Gives it back if it does not, if a run is open, or if there is no memory.
-    pub fn adopt(
-        &mut self,
-        offset: u64,
-        data: Buffer,
-        now: Moment,
-        chunk_bytes_max: usize,
-        take_memory: &mut dyn FnMut(usize) -> Option<Charge>,
-    ) -> Result<Placed, Buffer> {
-        let len = data.len();
-        if self.open.is_some() || len != chunk_bytes_max {
-            return Err(data);
+    /// Takes over the bytes of a whole chunk as a sealed run of their own, without a copy. `None` if a run is open, which comes first.
+    pub fn adopt(&mut self, offset: u64, bytes: Bytes, charge: Charge) -> Option<RunId> {
+        if self.open.is_some() {
+            return None;
         }
-        let Some(charge) = take_memory(len) else { return Err(data) };
         self.last_run += 1;
-        let piece = Piece { file_offset: offset, bytes: len as u32, run: RunId(self.last_run), run_offset: 0 };
-        self.open = Some(OpenRun { id: piece.run, buffer: data, used: len, charge, since: now, appends: 1, end: piece.file_end() });
+        let run = RunId(self.last_run);
+        let piece = Piece { file_offset: offset, bytes: bytes.len() as u32, run, run_offset: 0 };
+        let extent = RunExtent { file_offset: offset, bytes: piece.bytes, pack_offset: 0 };
+        let empty = SealedRun::empty(run, piece.file_end());
+        self.sealed.push_back(SealedRun { bytes, extents: vec![extent], state: RunState::Putting, _charge: charge, ..empty });
         self.dirty.insert(piece);
-        let full = self.seal_open().into_iter().collect();
-        self.streams = true;
-        Ok(Placed { bytes: len, full, need_bytes: 0 })
+        Some(run)
     }
 
     /// The first part of a range that the open run holds.

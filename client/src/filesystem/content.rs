@@ -5,6 +5,7 @@ use super::types::Handle;
 use cairn_common::error::FsError;
 use cairn_common::extent::ExtentPage;
 use cairn_common::ids::Ino;
+use cairn_common::scheme::Scheme;
 use cairn_common::time::Timestamp;
 use std::ops::Range;
 
@@ -18,6 +19,11 @@ impl FileSystem {
     /// Length of the chunks that a long stream into the file is cut into.
     pub fn chunk_bytes_max(&self, ino: Ino) -> usize {
         self.0.data.chunk_bytes_max(ino)
+    }
+
+    /// The scheme by which the file's chunks are cut; `None` before the first map has come.
+    pub fn scheme(&self, ino: Ino) -> Option<Scheme> {
+        self.0.data.scheme(ino)
     }
 
     /// What was written through the handle and is not flushed yet goes to the master with this modification time instead of the time of the

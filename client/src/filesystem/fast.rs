@@ -6,7 +6,6 @@ use crate::cache::Telling;
 use crate::limits::KERNEL_MOVING_TTL;
 use bytes::Bytes;
 use cairn_common::attributes::Attributes;
-use cairn_common::buffer::Buffer;
 use cairn_common::error::FsError;
 use cairn_common::ids::Ino;
 use std::sync::atomic::Ordering;
@@ -101,20 +100,6 @@ impl FileSystem {
                 Some(result.map(|len| Written { offset, len }))
             }
             WriteAt::End | WriteAt::EndAndMore => self.0.handles.append(&open).try_write(self, &open.file, data, at == WriteAt::EndAndMore),
-        }
-    }
-
-    /// The same without a copy, for a buffer that is as long as a chunk gets, and starts where one starts. Gives it back if that is not possible: then call `write`
-    /// with it.
-    pub fn try_write_chunk(&self, handle: Handle, offset: u64, data: Buffer) -> Result<Result<usize, FsError>, Buffer> {
-        let open = match self.writable(handle) {
-            Ok(open) => open,
-            Err(error) => return Ok(Err(error)),
-        };
-        open.has_written.store(true, Ordering::Relaxed);
-        match self.try_writing(&open.file) {
-            Some(_writing) if !open.flags.append => open.file.try_adopt(offset, data),
-            _ => Err(data),
         }
     }
 

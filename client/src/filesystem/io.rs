@@ -3,6 +3,7 @@
 use super::handles::OpenFile;
 use super::start::FileSystem;
 use super::types::{Handle, WriteAt, Written};
+use crate::data::HashedChunk;
 use bytes::Bytes;
 use cairn_common::error::FsError;
 use std::sync::Arc;
@@ -37,6 +38,14 @@ impl FileSystem {
                 self.0.handles.append(&open).write(self, &open.file, data, at == WriteAt::EndAndMore).await
             }
         }
+    }
+
+    /// Writes a chunk that was hashed already; a whole one is not copied. Not for handles that append.
+    pub async fn write_chunk(&self, handle: Handle, offset: u64, chunk: HashedChunk) -> Result<usize, FsError> {
+        let open = self.writable(handle)?;
+        open.has_written.store(true, Ordering::Relaxed);
+        let _writing = self.writing(&open.file).await?;
+        open.file.write_chunk(offset, chunk).await
     }
 
     /// Where a handle writes by the flags with which it was opened.

@@ -41,6 +41,15 @@ impl Unfinished {
         Ok(unfinished)
     }
 
+    /// Takes the room of a range that will be written, where the file system can do that: whether there is enough is known before anything was sent, and
+    /// the writes need not look for it piece by piece.
+    pub fn reserve(&self, range: Range<u64>) -> Result<(), Failure> {
+        match fallocate(&self.file, FallocateFlags::empty(), range.start, range.end - range.start) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+            outcome => outcome.map_err(io::Error::from).at(self.path.display()),
+        }
+    }
+
     /// Writes, and looks whether the file now holds it.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
         let mut there = Buffer::with_len(CHECKED_BYTES.min(bytes.len()));
@@ -131,6 +140,8 @@ mod tests {
         let second = Unfinished::open(part.clone(), 8, true).unwrap();
         assert!(second.is_resumed);
         assert_eq!(second.read(0, 8).unwrap()[..], *b"\0\0\0\x005678");
+        second.reserve(0..4).unwrap();
+        assert_eq!(second.read(0, 8).unwrap()[..], *b"\0\0\0\x005678", "room is no content");
         second.write(0, b"1234").unwrap();
         second.clear(5..7).unwrap();
         assert_eq!(second.read(0, 8).unwrap()[..], *b"12345\0\08");

@@ -19,12 +19,18 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// The kernel lets one write at a time change a file; the others would spin on a processor that is needed elsewhere.
+const WRITES_AT_ONCE: usize = 1;
 
 /// A file that is being fetched.
 struct Download<'a> {
     engine: &'a Engine,
     object: OpenObject,
     unfinished: Arc<Unfinished>,
+    /// For who writes to it.
+    writing: Semaphore,
     /// Of a file that may have holes, or of which an earlier try may have brought something; else it does not matter where its chunks are.
     map: Option<ContentMap>,
     ticket: Ticket,
@@ -43,13 +49,21 @@ impl Engine {
         let traits = Traits::from(&object.attributes);
         let part = target.with_file_name(OsStr::from_bytes(&resumable_name(target.file_name().unwrap_or_default().as_bytes(), &traits)));
         let size = traits.size;
-        let unfinished = Arc::new(self.store.runtime.blocking(move || Unfinished::open(part, size, true)).await?);
         let may_have_holes = object.attributes.allocated < size;
+        let open = move || {
+            let unfinished = Unfinished::open(part, size, true)?;
+            if !may_have_holes && size > 0 {
+                unfinished.reserve(0..size)?;
+            }
+            Ok(unfinished)
+        };
+        let unfinished = Arc::new(self.store.runtime.blocking(open).await?);
         let map = match unfinished.is_resumed || may_have_holes {
             true => Some(ContentMap::fetch(&self.store, path, ino, size).await?),
             false => None,
         };
-        let download = Download { engine: self, object, unfinished: Arc::clone(&unfinished), map, ticket };
+        let writing = Semaphore::new(WRITES_AT_ONCE);
+        let download = Download { engine: self, object, unfinished: Arc::clone(&unfinished), writing, map, ticket };
         match download.fill_and_name(job, traits, &target).await {
             Err(failure) if failure.reason.may_pass() => {
                 unfinished.keep();
@@ -123,6 +137,8 @@ impl Download<'_> {
             if bytes.len() as u64 != len {
                 return Err(Failure::new(&self.object.path, Reason::Changed));
             }
+            // The semaphore is never closed.
+            let _turn = self.writing.acquire().await.ok();
             let unfinished = Arc::clone(&self.unfinished);
             engine.store.runtime.blocking(move || unfinished.write(range.start, &bytes)).await?;
         }

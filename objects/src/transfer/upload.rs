@@ -10,10 +10,10 @@ use super::publish::Seat;
 use super::watch::{Deed, Ticket};
 use crate::failure::{At, Failure, Reason};
 use crate::local::Source;
-use cairn_client::{AllocateMode, Handle, OpenFlags};
+use cairn_client::{AllocateMode, Handle, HashedChunk, OpenFlags};
 use cairn_common::attributes::{AttributeChange, Attributes, FileKind, TimeChange};
-use cairn_common::buffer::Buffer;
 use cairn_common::ids::{ChunkId, Ino};
+use cairn_common::scheme::Scheme;
 use futures_util::stream::{self, StreamExt};
 use std::io::Read;
 use std::ops::Range;
@@ -22,11 +22,10 @@ use std::sync::Arc;
 /// Windows read and hashed ahead of the one that is being written.
 const WINDOWS_AHEAD: usize = 3;
 
-/// A part of a file, and its hash.
+/// A part of a file, hashed.
 struct Part {
     range: Range<u64>,
-    hash: ChunkId,
-    bytes: Buffer,
+    chunk: HashedChunk,
 }
 
 /// A file in CairnFS that is being filled.
@@ -142,16 +141,16 @@ impl Upload<'_> {
         let mut expected = Expected::default();
         while let Some(window) = windows.next().await {
             let (window, parts) = window?;
-            for Part { range, hash, bytes } in parts {
+            for Part { range, chunk } in parts {
                 engine.stop.check(&self.job.target)?;
                 self.skip(&known, expected.end()..range.start).await?;
                 let len = range.end - range.start;
-                expected.push(range.clone(), hash);
-                if known.whole_chunk(&range) == Some(hash) {
+                expected.push(range.clone(), chunk.id);
+                if known.whole_chunk(&range) == Some(chunk.id) {
                     engine.sums.count(|counts| counts.resumed_bytes += len);
                 } else {
                     engine.pace.take(len).await;
-                    self.write_part(range.start, bytes).await?;
+                    store.fs.write_chunk(self.handle, range.start, chunk).await.at(&self.job.target)?;
                 }
             }
             engine.watch.moved(Some(self.ticket), window.end - window.start);
@@ -175,10 +174,12 @@ impl Upload<'_> {
     /// The parts of a window that are no holes.
     async fn read_window(&self, source: &Arc<Source>, window: Range<u64>) -> Result<(Range<u64>, Vec<Part>), Failure> {
         let source = Arc::clone(source);
+        // It has been opened, so the map has come; copies are hashed as a whole, which serves for any scheme, if at some cost.
+        let scheme = self.engine.store.fs.scheme(self.ino()).unwrap_or(Scheme::copies(1));
         let read = move || {
             let part = |range: Range<u64>| {
                 let bytes = source.read(range.start, (range.end - range.start) as usize)?;
-                Ok(Part { range, hash: ChunkId(*blake3::hash(&bytes).as_bytes()), bytes })
+                Ok(Part { range, chunk: HashedChunk::new(bytes.freeze(), scheme) })
             };
             let parts = source.data(window.clone())?.into_iter().map(part).collect::<Result<_, Failure>>()?;
             Ok((window, parts))
@@ -212,14 +213,6 @@ impl Upload<'_> {
             engine.watch.moved(Some(self.ticket), len);
             engine.sums.count(|counts| counts.bytes += len);
             position += len;
-        }
-    }
-
-    /// Hands a part over as it is if it is a whole chunk.
-    async fn write_part(&self, offset: u64, bytes: Buffer) -> Result<(), Failure> {
-        match self.engine.store.fs.try_write_chunk(self.handle, offset, bytes) {
-            Ok(written) => written.map(|_| ()).at(&self.job.target),
-            Err(bytes) => self.write(offset, bytes).await,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::cluster::{Cluster, assert_same, pattern};
 use super::fake_targets::Behaviour;
-use crate::data::FileData;
+use crate::data::{FileData, HashedChunk};
 use cairn_common::ids::TargetId;
 use cairn_runtime::sim::block_on_world;
 use futures_util::future::join_all;
@@ -11,12 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const FILE_BYTES: usize = 400_000;
+/// With this buffer chunks get a quarter as long.
+const SMALL_BUFFER: usize = 512 << 10;
 
 #[derive(Debug, Clone)]
 enum Step {
     Write {
         offset: usize,
         bytes: usize,
+    },
+    /// Hashed already; as long as a chunk gets where the write buffer is small.
+    WriteChunk {
+        offset: usize,
     },
     Read {
         offset: usize,
@@ -52,6 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
     let place = || (0..FILE_BYTES, prop_oneof![3 => 1..5000usize, 1 => 1..150_000usize]);
     prop_oneof![
         10 => place().prop_map(|(offset, bytes)| Step::Write { offset, bytes }),
+        3 => (0..FILE_BYTES).prop_map(|offset| Step::WriteChunk { offset }),
         8 => place().prop_map(|(offset, bytes)| Step::Read { offset, bytes }),
         2 => (0..FILE_BYTES).prop_map(|size| Step::Truncate { size }),
         2 => place().prop_map(|(offset, bytes)| Step::Punch { offset, bytes }),
@@ -126,6 +133,12 @@ async fn run(cluster: &Cluster, steps: Vec<Step>) {
                 }
                 model.write(offset, &data);
             }
+            Step::WriteChunk { offset } => {
+                let data = pattern(time as u64, SMALL_BUFFER / 4);
+                let chunk = HashedChunk::new(data.clone().into(), "4+2".parse().expect("a scheme"));
+                file.write_chunk(offset as u64, chunk).await.expect("written");
+                model.write(offset, &data);
+            }
             Step::Read { offset, bytes } => {
                 assert_same(&read(&file, offset, bytes).await, model.read(offset, bytes), &format!("step {time}"));
             }
@@ -193,9 +206,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_file_behaves_like_an_array_of_bytes(seed in any::<u64>(), steps in proptest::collection::vec(step(), 1..60)) {
+    fn a_file_behaves_like_an_array_of_bytes(seed in any::<u64>(), is_small in any::<bool>(), steps in proptest::collection::vec(step(), 1..60)) {
         block_on_world(seed, |world| async move {
-            let cluster = Cluster::new(world, "4+2", |_| ());
+            let cluster = Cluster::new(world, "4+2", |settings| {
+                if is_small {
+                    settings.write_buffer_bytes = SMALL_BUFFER;
+                }
+            });
             run(&cluster, steps).await;
         });
     }

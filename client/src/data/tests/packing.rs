@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, assert_same, pattern, with_cluster};
 use super::fake_targets::Behaviour;
+use crate::data::HashedChunk;
 use cairn_runtime::sim::block_on_world;
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -64,6 +65,27 @@ fn a_stream_becomes_full_chunks_while_it_is_written() {
         assert_eq!((counters.chunks_put, counters.chunk_bytes_put), (16, 64 * MIB as u64));
         assert_eq!(cluster.master.extents_of(ino(10)), 16);
         assert_eq!(cluster.targets.requests().puts, 16 * 6);
+    });
+}
+
+#[test]
+fn a_hashed_chunk_is_put_as_it_is() {
+    with_cluster(3, "4+2", |cluster| async move {
+        let file = cluster.create(10);
+        let content = pattern(5, 4 * MIB);
+        let mut chunk = HashedChunk::new(content.clone().into(), "4+2".parse().expect("a scheme"));
+        file.write_chunk(0, chunk.clone()).await.expect("written");
+        assert_eq!(cluster.store.write_buffer_used_bytes(), 4 * MIB, "it counts as memory");
+        file.flush().await.expect("flushed");
+        assert_eq!(cluster.store.write_buffer_used_bytes(), 0);
+        assert_eq!((cluster.store.counters().chunks_put, cluster.master.extents_of(ino(10))), (1, 1));
+        let reader = cluster.open_in(&cluster.stranger(), 10);
+        assert_same(&reader.read(0, 4 * MIB).await.expect("read"), &content, "content");
+
+        // What was hashed is taken for true here, and not by those who store it.
+        chunk.id.0[0] ^= 1;
+        file.write_chunk(0, chunk).await.expect("taken");
+        file.flush().await.expect_err("refused");
     });
 }
 
