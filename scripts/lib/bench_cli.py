@@ -25,7 +25,7 @@ def timed(work):
 
 class Commands:
     def __init__(self, system, options, work):
-        self.system, self.options, self.work = system, options, work
+        self.system, self.options, self.work, self.number = system, options, work, 0
         self.environment = {**os.environ, "CAIRN_IDENTITY": str(system.data / "client-1")}
         self.cairn("mb", "-p", "cairn://bench")
         self.directory = system.directory / "bench"
@@ -43,19 +43,30 @@ class Commands:
                 for _ in range(size):
                     file.write(random.randbytes(1 << 20))
         job = {"filename": "fio", "size": f"{size}m", "bs": "1m", "ioengine": "psync"}
-        yield f"{size} MiB up: fio into the mount, end_fsync", "MiB/s", megabytes(fio(self.directory, "w", rw="write", end_fsync=1, **job))
-        yield f"{size} MiB up: cp into the mount, sync", "MiB/s", size / timed(lambda: self.copy_and_sync(other, self.directory / "cp"))
-        yield f"{size} MiB up: cairn cp", "MiB/s", size / timed(lambda: self.cairn("cp", "-q", source, "cairn://bench/big"))
-        self.system.cold()
-        yield f"{size} MiB down: fio from the mount, cold", "MiB/s", megabytes(fio(self.directory, "r", rw="read", **job))
-        self.system.cold()
-        yield f"{size} MiB down: cp from the mount, cold", "MiB/s", size / timed(lambda: run("cp", self.directory / "cp", back))
-        back.unlink()
-        self.system.cold()
-        yield f"{size} MiB down: cairn cp, cold", "MiB/s", size / timed(lambda: self.cairn("cp", "-q", "cairn://bench/big", back))
+        ups = [
+            ("fio into the mount, end_fsync", lambda: megabytes(fio(self.directory, "w", rw="write", end_fsync=1, **job))),
+            ("cp into the mount, sync", lambda: size / timed(lambda: self.copy_and_sync(other, self.directory / "cp"))),
+            ("cairn cp", lambda: size / timed(lambda: self.cairn("cp", "-q", source, "cairn://bench/big"))),
+        ]
+        downs = [
+            ("fio from the mount, cold", lambda: megabytes(fio(self.directory, "r", rw="read", **job))),
+            ("cp from the mount, cold", lambda: size / timed(lambda: run("cp", self.directory / "cp", self.work / "copied"))),
+            ("cairn cp, cold", lambda: size / timed(lambda: self.cairn("cp", "-q", "cairn://bench/big", back))),
+        ]
+        # Each run begins with another one: the machine is not the same after gigabytes were written.
+        for name, work in self.in_turn(ups):
+            run("sync")
+            yield f"{size} MiB up: {name}", "MiB/s", work()
+        for name, work in self.in_turn(downs):
+            self.system.cold()
+            yield f"{size} MiB down: {name}", "MiB/s", work()
         run("cmp", source, back)
-        for path in (other, source, back, self.directory / "fio", self.directory / "cp", self.directory / "big"):
+        for path in (other, source, back, self.work / "copied", self.directory / "fio", self.directory / "cp", self.directory / "big"):
             path.unlink()
+
+    def in_turn(self, works):
+        first = self.number % len(works)
+        return works[first:] + works[:first]
 
     @staticmethod
     def copy_and_sync(source, target):
@@ -124,6 +135,7 @@ def main():
                 if options.only and name not in options.only.split(","):
                     continue
                 print(f"  {name}, run {number + 1} of {options.runs}", file=sys.stderr)
+                commands.number = number
                 for row, unit, value in part(commands):
                     values.setdefault((row, unit), []).append(value)
     finally:

@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const FILE_BYTES: usize = 400_000;
-/// With this buffer chunks get a quarter as long.
-const SMALL_BUFFER: usize = 512 << 10;
+/// As long as a chunk of 4+2 gets.
+const CHUNK_BYTES: usize = 4 << 20;
+/// All of a file.
+const WHOLE: usize = FILE_BYTES + CHUNK_BYTES;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -20,9 +22,10 @@ enum Step {
         offset: usize,
         bytes: usize,
     },
-    /// Hashed already; as long as a chunk gets where the write buffer is small.
+    /// Hashed already; only one that is as long as a chunk gets is taken over as it is.
     WriteChunk {
         offset: usize,
+        is_whole: bool,
     },
     Read {
         offset: usize,
@@ -58,7 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
     let place = || (0..FILE_BYTES, prop_oneof![3 => 1..5000usize, 1 => 1..150_000usize]);
     prop_oneof![
         10 => place().prop_map(|(offset, bytes)| Step::Write { offset, bytes }),
-        3 => (0..FILE_BYTES).prop_map(|offset| Step::WriteChunk { offset }),
+        1 => (0..FILE_BYTES, any::<bool>()).prop_map(|(offset, is_whole)| Step::WriteChunk { offset, is_whole }),
         8 => place().prop_map(|(offset, bytes)| Step::Read { offset, bytes }),
         2 => (0..FILE_BYTES).prop_map(|size| Step::Truncate { size }),
         2 => place().prop_map(|(offset, bytes)| Step::Punch { offset, bytes }),
@@ -133,8 +136,8 @@ async fn run(cluster: &Cluster, steps: Vec<Step>) {
                 }
                 model.write(offset, &data);
             }
-            Step::WriteChunk { offset } => {
-                let data = pattern(time as u64, SMALL_BUFFER / 4);
+            Step::WriteChunk { offset, is_whole } => {
+                let data = pattern(time as u64, if is_whole { CHUNK_BYTES } else { CHUNK_BYTES / 40 });
                 let chunk = HashedChunk::new(data.clone().into(), "4+2".parse().expect("a scheme"));
                 file.write_chunk(offset as u64, chunk).await.expect("written");
                 model.write(offset, &data);
@@ -153,7 +156,7 @@ async fn run(cluster: &Cluster, steps: Vec<Step>) {
             Step::Flush => {
                 file.flush().await.expect("flushed");
                 let other = cluster.open_in(&cluster.stranger(), 10);
-                assert_same(&read(&other, 0, FILE_BYTES * 2).await, &model.0, &format!("another client, step {time}"));
+                assert_same(&read(&other, 0, WHOLE).await, &model.0, &format!("another client, step {time}"));
             }
             Step::Sync => file.sync().await.expect("synced"),
             Step::Reopen => {
@@ -194,25 +197,21 @@ async fn run(cluster: &Cluster, steps: Vec<Step>) {
                 cluster.master.lose_power();
                 store = cluster.stranger();
                 file = cluster.open_in(&store, 10);
-                assert_same(&read(&file, 0, FILE_BYTES * 2).await, &model.0, &format!("after the loss of power, step {time}"));
+                assert_same(&read(&file, 0, WHOLE).await, &model.0, &format!("after the loss of power, step {time}"));
             }
         }
         assert_eq!(file.local_size(), model.0.len() as u64, "step {time}");
     }
-    assert_same(&read(&file, 0, FILE_BYTES * 2).await, &model.0, "at the end");
+    assert_same(&read(&file, 0, WHOLE).await, &model.0, "at the end");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_file_behaves_like_an_array_of_bytes(seed in any::<u64>(), is_small in any::<bool>(), steps in proptest::collection::vec(step(), 1..60)) {
+    fn a_file_behaves_like_an_array_of_bytes(seed in any::<u64>(), steps in proptest::collection::vec(step(), 1..60)) {
         block_on_world(seed, |world| async move {
-            let cluster = Cluster::new(world, "4+2", |settings| {
-                if is_small {
-                    settings.write_buffer_bytes = SMALL_BUFFER;
-                }
-            });
+            let cluster = Cluster::new(world, "4+2", |_| ());
             run(&cluster, steps).await;
         });
     }
