@@ -55,11 +55,28 @@ pub struct Target {
 pub struct Slot {
     /// Who is responsible now; `None` is a vacant slot.
     pub holder: Option<TargetId>,
-    /// Who held it before, while a move is under way.
+    /// Who held it before, as long as the holder may lack something; the holder itself if nobody else is known to have it.
     pub previous: Option<TargetId>,
 }
 
 impl Slot {
+    /// Who held it before and may have what the holder lacks.
+    pub fn source(&self) -> Option<TargetId> {
+        self.previous.filter(|previous| Some(*previous) != self.holder)
+    }
+
+    /// Who may have what belongs there: the holder first.
+    pub fn targets(&self) -> impl Iterator<Item = TargetId> {
+        self.holder.into_iter().chain(self.source())
+    }
+
+    /// Whether all that belongs there is to be had from one of these.
+    fn is_whole(&self, serves: impl Fn(TargetId) -> bool) -> bool {
+        // A slot on its way counts as there while the holder before serves.
+        let has_all = self.previous.is_none() || self.source().is_some_and(&serves);
+        has_all && self.holder.is_some_and(serves)
+    }
+
     /// The slot with another holder. It names as the previous one who most likely has what belongs there: of the two known so far
     /// the earlier one, for the holder since then never had everything, unless only the later one can still answer.
     pub fn handed_to(self, holder: Option<TargetId>, can_answer: impl Fn(&TargetId) -> bool) -> Self {
@@ -68,7 +85,9 @@ impl Slot {
         }
         // The new holder is no source for itself. If it takes the slot back, the one in between has what was written meanwhile.
         let known = || [self.previous, self.holder].into_iter().flatten().filter(|known| Some(*known) != holder);
-        Self { holder, previous: known().find(can_answer).or_else(|| known().next()) }
+        let named = known().find(can_answer).or_else(|| known().next());
+        // Who comes back to a slot that was vacant meanwhile may lack what was written then.
+        Self { holder, previous: named.or(self.previous) }
     }
 }
 
@@ -120,12 +139,7 @@ impl Pool {
 
     /// How much of one of its groups is there, when only these targets serve.
     pub fn health(&self, group: &Group, serves: impl Fn(TargetId) -> bool) -> GroupHealth {
-        // A slot on its way counts as there while the holder before serves.
-        let is_whole = |slot: &&Slot| match slot.previous {
-            None => slot.holder.is_some_and(&serves),
-            Some(previous) => slot.holder.is_some_and(&serves) && serves(previous),
-        };
-        let missing = group.slots.len() - group.slots.iter().filter(is_whole).count();
+        let missing = group.slots.iter().filter(|slot| !slot.is_whole(&serves)).count();
         match missing {
             0 => GroupHealth::Healthy,
             _ if missing <= usize::from(self.scheme.parity_shards()) => GroupHealth::Degraded,
@@ -167,7 +181,7 @@ mod tests {
         let id = |number: u32| (number > 0).then_some(TargetId(number));
         // Holder and previous one before, the next holder, who can answer, and whom the slot names then; 0 is nobody.
         type Row = ((u32, u32), u32, &'static [u32], u32);
-        let table: [Row; 13] = [
+        let table: [Row; 17] = [
             ((1, 0), 1, &[1], 0),
             ((1, 2), 1, &[1, 2], 2),
             ((1, 0), 3, &[1], 1),
@@ -183,11 +197,28 @@ mod tests {
             ((2, 1), 1, &[1], 2),
             ((2, 1), 0, &[2], 2),
             ((0, 1), 3, &[], 1),
+            // Nobody knows what was written while it was vacant: it must look at the others.
+            ((0, 1), 1, &[1], 1),
+            ((1, 1), 1, &[1], 1),
+            ((1, 1), 3, &[1], 1),
+            ((1, 1), 0, &[1], 1),
         ];
         for ((holder, previous), next, answer, named) in table {
             let slot = Slot { holder: id(holder), previous: id(previous) };
             let found = slot.handed_to(id(next), |target| answer.contains(&target.0));
             assert_eq!(found, Slot { holder: id(next), previous: id(named) }, "{slot:?} to {next}, {answer:?} answer");
         }
+    }
+
+    #[test]
+    fn a_slot_is_whole_if_its_holder_has_all_or_a_source_that_serves() {
+        let slot = |holder: Option<u32>, previous: Option<u32>| Slot { holder: holder.map(TargetId), previous: previous.map(TargetId) };
+        let all = |_| true;
+        let whole = |slot: Slot| (slot.is_whole(all), slot.is_whole(|target| target == TargetId(1)), slot.targets().count());
+        assert_eq!(whole(slot(Some(1), None)), (true, true, 1));
+        assert_eq!(whole(slot(Some(1), Some(2))), (true, false, 2));
+        assert_eq!(whole(slot(Some(1), Some(1))), (false, false, 1), "it may lack something, and nobody is known to have it");
+        assert_eq!(whole(slot(None, Some(1))), (false, false, 1));
+        assert_eq!(whole(slot(None, None)), (false, false, 0));
     }
 }

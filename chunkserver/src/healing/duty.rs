@@ -56,7 +56,7 @@ pub fn duties(map: &ClusterMap, target: TargetId) -> Vec<Duty> {
 /// What a group may still lose.
 fn spare(map: &ClusterMap, group: &Group, parity: u8) -> i32 {
     let serves = |target: Option<TargetId>| target.and_then(|id| map.target(id)).is_some_and(|target| target.state.is_serving());
-    let is_whole = |slot: &&Slot| if slot.previous.is_none() { serves(slot.holder) } else { serves(slot.previous) };
+    let is_whole = |slot: &&Slot| if slot.previous.is_none() { serves(slot.holder) } else { serves(slot.source()) };
     i32::from(parity) - (group.slots.len() - group.slots.iter().filter(is_whole).count()) as i32
 }
 

@@ -161,7 +161,7 @@ fn sources(map: &ClusterMap, id: TargetId, missing: &MissingShard) -> Vec<Source
     for index in (0..chunk.scheme.shards()).filter(|index| *index != wanted.index && layout.is_stored(*index)) {
         let Some(slot) = slot_of(map, chunk, index) else { continue };
         let key = ShardKey { index, ..*wanted };
-        for (rank, holder) in [slot.holder, slot.previous].into_iter().enumerate() {
+        for (rank, holder) in [slot.holder, slot.source()].into_iter().enumerate() {
             let holder = holder.filter(|holder| *holder != id).and_then(|holder| map.target(holder));
             let Some(holder) = holder.filter(|holder| may_answer(holder.state)) else { continue };
             let is_last_resort = holder.state == TargetState::Suspect;

@@ -52,7 +52,7 @@ impl Holders {
     /// `None` if the map does not know the chunk's pool or slots.
     pub fn find(map: &ClusterMap, chunk: &ChunkInfo) -> Option<Holders> {
         let group = map.pool(chunk.pool)?.group_of(chunk.id);
-        let slot = |slot: u8| group.slots.get(usize::from(slot)).map(|slot| slot.holder.into_iter().chain(slot.previous).collect());
+        let slot = |slot: u8| group.slots.get(usize::from(slot)).map(|slot| slot.targets().collect());
         let holders: Option<Vec<_>> = chunk.slots.slots().map(slot).collect();
         holders.filter(|holders| holders.len() == usize::from(chunk.scheme.shards())).map(Holders)
     }

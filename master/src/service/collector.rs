@@ -73,7 +73,7 @@ fn shards(map: &ClusterMap, deletions: &[Deletion]) -> Work {
         let layout = chunk.scheme.layout(chunk.bytes);
         for (index, slot) in (0u8..).zip(chunk.slots.slots()) {
             let Some(slot) = pool.group_of(chunk.id).slots.get(usize::from(slot)).filter(|_| layout.is_stored(index)) else { continue };
-            for target in [slot.holder, slot.previous].into_iter().flatten().filter_map(|id| map.target(id)) {
+            for target in slot.targets().filter_map(|id| map.target(id)) {
                 let key = ShardKey { chunk: chunk.id, scheme: chunk.scheme, index };
                 work.entry((target.server, target.id, *put_before)).or_default().push(key);
             }
