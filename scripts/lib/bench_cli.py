@@ -15,6 +15,7 @@ sys.dont_write_bytecode = True
 from bench_system import Cairn, fio, megabytes, run  # noqa: E402
 
 LISTED = 100_000
+SETTLE_SECONDS = 3
 
 
 def timed(work):
@@ -55,10 +56,13 @@ class Commands:
         ]
         # Each run begins with another one: the machine is not the same after gigabytes were written.
         for name, work in self.in_turn(ups):
+            # What an earlier one has left to do is not this one's.
             run("sync")
+            time.sleep(SETTLE_SECONDS)
             yield f"{size} MiB up: {name}", "MiB/s", work()
         for name, work in self.in_turn(downs):
             self.system.cold()
+            time.sleep(SETTLE_SECONDS)
             yield f"{size} MiB down: {name}", "MiB/s", work()
         run("cmp", source, back)
         for path in (other, source, back, self.work / "copied", self.directory / "fio", self.directory / "cp", self.directory / "big"):
@@ -118,6 +122,20 @@ class Commands:
     PARTS = {"big": big, "small": small, "listing": listing}
 
 
+def measured(part, options, number):
+    """On a cluster of its own: what earlier runs have removed would be collected meanwhile."""
+    work, system = Path(tempfile.mkdtemp(prefix="cairn-bench-cli.")), None
+    try:
+        system = Cairn(work)
+        commands = Commands(system, options, work)
+        commands.number = number
+        yield from part(commands)
+    finally:
+        if system:
+            system.stop()
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=3)
@@ -125,23 +143,15 @@ def main():
     parser.add_argument("--files", type=int, default=10000)
     parser.add_argument("--only", default="")
     options = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="cairn-bench-cli."))
-    values, system = {}, None
-    try:
-        system = Cairn(work)
-        commands = Commands(system, options, work)
-        for number in range(options.runs):
-            for name, part in Commands.PARTS.items():
-                if options.only and name not in options.only.split(","):
-                    continue
-                print(f"  {name}, run {number + 1} of {options.runs}", file=sys.stderr)
-                commands.number = number
-                for row, unit, value in part(commands):
-                    values.setdefault((row, unit), []).append(value)
-    finally:
-        if system:
-            system.stop()
-        shutil.rmtree(work, ignore_errors=True)
+    values = {}
+    for number in range(options.runs):
+        for name, part in Commands.PARTS.items():
+            if options.only and name not in options.only.split(","):
+                continue
+            print(f"  {name}, run {number + 1} of {options.runs}", file=sys.stderr)
+            for row, unit, value in measured(part, options, number):
+                values.setdefault((row, unit), []).append(value)
+                print(f"    {row}: {value:,.1f} {unit}", file=sys.stderr)
     print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, medians of {options.runs} run(s)\n")
     print("| row | unit | CairnFS 4+2 |\n|---|---|---|")
     for (row, unit), found in values.items():
