@@ -28,11 +28,30 @@ const FORGETTING_NAMES_MAX: usize = 4;
 /// How long the answer to a question waits for a name to be forgotten. It takes microseconds, unless somebody works in that directory: perhaps the one who asks.
 const FORGETTING_NAME_LIMIT: Duration = Duration::from_millis(5);
 
+/// How long answers wait for names that are being forgotten.
+const FORGETTING_NAMES_AWAITED: Duration = Duration::from_millis(50);
+
 /// How long a call waits for pages to be forgotten that others read or write at the time.
 const FORGETTING_LIMIT: Duration = Duration::from_secs(3);
 
 /// Somebody who asks about a file all the time does not hold up its changes for longer.
 const SETTLE_LIMIT: Duration = Duration::from_millis(200);
+
+/// Names that are being forgotten.
+#[derive(Default)]
+struct ForgettingNames {
+    count: usize,
+    /// When the last one was begun.
+    begun: Option<Moment>,
+}
+
+impl ForgettingNames {
+    /// Whether somebody who asks now may be the second try of what one of them is for. Whoever is in the way for longer waits for something himself, and must not
+    /// hold up everybody.
+    fn is_awaited(&self, now: Moment) -> bool {
+        self.count > 0 && self.begun.is_some_and(|begun| now < begun.plus(FORGETTING_NAMES_AWAITED))
+    }
+}
 
 /// The kernel's side of a mount. Cheap to clone; before the session has begun, nobody listens.
 #[derive(Clone)]
@@ -42,8 +61,7 @@ pub struct Kernel {
     root: Ino,
     notifier: Arc<OnceLock<Notifier>>,
     forgetting: Arc<Semaphore>,
-    /// Names that are being forgotten.
-    names: Arc<watch::Sender<usize>>,
+    names: Arc<watch::Sender<ForgettingNames>>,
     questions: Arc<Questions>,
     places: Arc<Places>,
 }
@@ -55,7 +73,7 @@ impl Kernel {
             root,
             notifier: Arc::default(),
             forgetting: Arc::new(Semaphore::new(FORGETTING_MAX)),
-            names: Arc::new(watch::Sender::new(0)),
+            names: Arc::default(),
             questions: Arc::default(),
             places: Arc::default(),
         }
@@ -122,7 +140,7 @@ impl Kernel {
     /// Whether an answer that tells of this inode in this directory may be given without `forget_former_name`.
     pub fn may_be_told(&self, attributes: &Attributes, parent: Ino) -> bool {
         let is_elsewhere = attributes.kind == FileKind::Directory && self.places.elsewhere(attributes.ino, parent).is_some();
-        !is_elsewhere && *self.names.borrow() == 0
+        !is_elsewhere && !self.names.borrow().is_awaited(self.runtime.now())
     }
 
     /// To be done before the kernel is told that something is in `parent`: has it forget the name of a directory that it knows elsewhere. If the one who asks holds
@@ -134,8 +152,8 @@ impl Kernel {
         {
             self.forget_name(attributes.ino, place);
         }
-        let mut names = self.names.subscribe();
-        if self.runtime.timeout(FORGETTING_NAME_LIMIT, names.wait_for(|names| *names == 0)).await.is_err() {
+        let (mut names, now) = (self.names.subscribe(), self.runtime.now());
+        if self.runtime.timeout(FORGETTING_NAME_LIMIT, names.wait_for(|names| !names.is_awaited(now))).await.is_err() {
             tracing::debug!(ino = %attributes.ino, "somebody works where another mount has moved a directory away");
         }
     }
@@ -143,14 +161,15 @@ impl Kernel {
     /// Begins to have it forget where a directory was, unless too much of that is under way.
     fn forget_name(&self, ino: Ino, place: Place) {
         let may = self.names.send_if_modified(|names| {
-            let may = *names < FORGETTING_NAMES_MAX;
-            *names += usize::from(may);
+            let may = names.count < FORGETTING_NAMES_MAX;
+            if may {
+                (names.count, names.begun) = (names.count + 1, Some(self.runtime.now()));
+            }
             may
         });
         if !may {
             return;
         }
-        tracing::debug!(%ino, ?place, "forget a name");
         let (this, directory) = (self.clone(), self.number(place.directory));
         self.runtime.spawn("forget a name", async move {
             let (notifier, name) = (Arc::clone(&this.notifier), place.name.clone());
@@ -162,7 +181,7 @@ impl Kernel {
             };
             this.runtime.blocking(work).await;
             this.places.forgotten(ino, &place);
-            this.names.send_modify(|names| *names -= 1);
+            this.names.send_modify(|names| names.count -= 1);
         });
     }
 

@@ -2,7 +2,7 @@
 
 use super::fake_master::LEASE;
 use super::world::{Pair, new_file};
-use crate::{FileSystem, OpenFlags};
+use crate::{FileSystem, OpenFlags, WriteAt};
 use cairn_common::attributes::AttributeChange;
 use cairn_common::error::FsError;
 use cairn_common::ids::{DirCookie, Ino};
@@ -280,6 +280,45 @@ fn what_is_written_is_flushed_before_the_lease_is_given_back() {
         let append = OpenFlags { append: true, ..OpenFlags::READ_WRITE };
         let second = pair.fs.open(made.ino, append).await.expect("it is there");
         assert_eq!(second.attributes.size, 9, "others may have made it longer");
+    });
+}
+
+#[test]
+fn between_the_pieces_of_an_append_the_lease_is_kept_for_a_while() {
+    block_on_world(1, |world| async move {
+        let pair = Pair::new(world.clone()).await;
+        let (made, opened) = pair.fs.create_open(Ino::ROOT, b"a", new_file(), false, OpenFlags::READ_WRITE).await.expect("a new file");
+        let append = async |at: WriteAt| pair.fs.write_at(opened.handle, at, b"").await.expect("written");
+        let recall = async || {
+            let begun = world.now();
+            pair.master.recall(made.ino, Some(LeaseMode::Read)).await;
+            world.now().since(begun)
+        };
+
+        append(WriteAt::End).await;
+        assert!(recall().await < Duration::from_millis(10));
+
+        append(WriteAt::EndAndMore).await;
+        let rest = async {
+            world.sleep(Duration::from_millis(30)).await;
+            assert!(pair.fs.try_write_at(opened.handle, WriteAt::End, b"").is_some(), "the same right to write");
+        };
+        let (waited, ()) = tokio::join!(recall(), rest);
+        assert!((30..40).contains(&waited.as_millis()), "until the rest was written, not {waited:?}");
+
+        append(WriteAt::EndAndMore).await;
+        let waited = recall().await;
+        assert!((50..60).contains(&waited.as_millis()), "for a rest that does not come, not {waited:?}");
+
+        append(WriteAt::EndAndMore).await;
+        let pieces = async {
+            for _ in 0..100 {
+                world.sleep(Duration::from_millis(20)).await;
+                append(WriteAt::EndAndMore).await;
+            }
+        };
+        let (waited, ()) = tokio::join!(recall(), pieces);
+        assert!((500..600).contains(&waited.as_millis()), "pieces may come for ever, not {waited:?}");
     });
 }
 
