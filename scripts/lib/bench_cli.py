@@ -56,7 +56,7 @@ class Commands:
         ]
         # Each run begins with another one: the machine is not the same after gigabytes were written.
         for name, work in self.in_turn(ups):
-            # What an earlier one has left to do is not this one's.
+            # A mount that was alone has let the kernel believe names of the directory for a second; the first creation by another client waits that out.
             run("sync")
             time.sleep(SETTLE_SECONDS)
             yield f"{size} MiB up: {name}", "MiB/s", work()
